@@ -1,0 +1,52 @@
+# `make` alone lists the targets. Everything runs in .venv; ops/setup makes it, and installs what Debian packages are missing.
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+# Loop devices, mounts and libvirt need root; sudo asks once.
+ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
+BIN := .venv/bin
+export PYTHONDONTWRITEBYTECODE := 1
+
+quick := $(wildcard tests/unit tests/contract tests/integration tests/system)
+long := $(wildcard tests/long)
+pytest = $(ROOT) $(BIN)/pytest $(PYTEST_ARGS)
+
+.PHONY: help setup demo lint types format test test-all mutants bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: ## install what is missing: Debian packages, .venv, bootpoint (root or sudo)
+	@ops/setup
+
+demo: setup ## protect a small bootable disk on this machine and start it from two boot points [DISK=path] [VIRT_TYPE=kvm]
+	@$(ROOT) $(BIN)/bootpoint demo $(if $(DISK),--disk "$(DISK)") $(if $(VIRT_TYPE),--virt-type "$(VIRT_TYPE)")
+
+lint: setup ## style, layering and types
+	@$(BIN)/ruff check .
+	@$(BIN)/lint-imports --no-logo
+	@$(MAKE) --no-print-directory types
+
+types: setup ## mypy, strict
+	@$(BIN)/mypy
+
+format: setup ## mend what ruff can mend
+	@$(BIN)/ruff check --fix .
+
+test: lint ## lint and the quick tests (at most 20 minutes) [PYTEST_ARGS=...]
+	@$(pytest) $(quick)
+
+test-all: setup ## every test, the long ones too [BOOTPOINT_SEED=n] [PYTEST_ARGS=...]
+	@$(pytest) $(quick) $(long)
+
+mutants: setup ## break the code on purpose, patch by patch: a named test must fail each time
+	@$(ROOT) tests/mutants/run
+
+bench: setup ## measure against nbdcopy and rsync; prints the table of docs/benchmarks.md
+	@$(ROOT) $(BIN)/python -m tests.bench $(BENCH_ARGS)
+
+docs: setup ## generate docs/codes.md
+	@$(BIN)/python -m bootpoint_ops.code_page > docs/codes.md.new && mv docs/codes.md.new docs/codes.md
+
+clean: ## remove what can be made again (.venv and caches)
+	@$(ROOT) rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

