@@ -1,0 +1,1 @@
+"""What the agent and the workers share: bundles, digests, messages, streams and the store."""

@@ -1,0 +1,241 @@
+"""The settings of a process, as one checked value: `Config` from the environment, `AgentConfig` from a file.
+
+Nothing else reads the environment. Both are made where a command starts.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import os
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+from urllib.parse import urlsplit
+
+from bootpoint_common.job.table import BadValue, Problems, Table
+from bootpoint_common.job.value import absolute_path, member, text
+
+T = TypeVar("T")
+
+#: Where a process keeps what must outlive it, unless told otherwise.
+DEFAULT_STATE = Path("/var/lib/bootpoint")
+
+#: Where the agent's configuration lies.
+AGENT_FILE = Path("/etc/bootpoint/agent.toml")
+
+#: Where the agent keeps its key, its maps and its runs.
+AGENT_STATE = Path("/var/lib/bootpoint-agent")
+
+#: How alike an unknown variable must be to a known one to be taken for a slip of the pen, 0 to 1.
+_ALIKE = 0.85
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines look."""
+
+    TEXT = "text"  #: for people
+    JSON = "json"  #: one object a line, for collectors
+
+
+class LogLevel(enum.StrEnum):
+    """The least important lines that are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class SnapshotChoice(enum.StrEnum):
+    """Which snapshot an agent takes; ``auto`` is the best that the disk allows."""
+
+    AUTO = "auto"
+    NONE = "none"
+    FSFREEZE = "fsfreeze"
+    REFLINK = "reflink"
+    LVM = "lvm"
+    LVM_THIN = "lvm-thin"
+    BTRFS = "btrfs"
+    ZFS = "zfs"
+
+
+@dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a server listens."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Settings of workers, scheduler, exporter and command line.
+
+    Attributes:
+        state_directory: What must outlive the process (`BOOTPOINT_STATE`).
+        database_url: PostgreSQL (`BOOTPOINT_DATABASE_URL`); None for the embedded one.
+        broker_url: RabbitMQ (`BOOTPOINT_BROKER_URL`); None for streams in memory.
+        installation_key: File with the key that encrypts saved credentials (`BOOTPOINT_INSTALLATION_KEY`).
+        metrics: Where Prometheus reads (`BOOTPOINT_METRICS`); None for nowhere.
+        log_format: How log lines look (`BOOTPOINT_LOG_FORMAT`).
+        log_level: Which are written (`BOOTPOINT_LOG_LEVEL`).
+    """
+
+    state_directory: Path = DEFAULT_STATE
+    database_url: str | None = None
+    broker_url: str | None = None
+    installation_key: Path = DEFAULT_STATE / "installation.key"
+    metrics: Listen | None = Listen("127.0.0.1", 9109)
+    log_format: LogFormat = LogFormat.TEXT
+    log_level: LogLevel = LogLevel.INFO
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] | None = None) -> Config:
+        """Read and check the settings.
+
+        Args:
+            environment: Variables by name; by default those of the process. Empty ones count as absent.
+
+        Raises:
+            SpecError: `spec_invalid`, with every variable that can't be taken.
+        """
+        variables = _Variables(os.environ if environment is None else environment)
+        state = variables.take("BOOTPOINT_STATE", _path, DEFAULT_STATE)
+        config = cls(
+            state_directory=state,
+            database_url=variables.take("BOOTPOINT_DATABASE_URL", _url("postgresql", "postgres"), None),
+            broker_url=variables.take("BOOTPOINT_BROKER_URL", _url("amqp", "amqps"), None),
+            installation_key=variables.take("BOOTPOINT_INSTALLATION_KEY", _path, state / "installation.key"),
+            metrics=variables.take("BOOTPOINT_METRICS", _listen, cls().metrics),
+            log_format=variables.take("BOOTPOINT_LOG_FORMAT", member(LogFormat), LogFormat.TEXT),
+            log_level=variables.take("BOOTPOINT_LOG_LEVEL", member(LogLevel), LogLevel.INFO),
+        )
+        variables.close()
+        return config
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentConfig:
+    """Settings of an agent, which belong to the machine's owner and not to who writes jobs.
+
+    Attributes:
+        state_directory: The agent's key, maps and runs.
+        files: Raw disk files that may be sources, as ``file:/absolute/path``; no other file is ever read.
+        snapshot: Which snapshot is taken.
+        log_format: How log lines look.
+        log_level: Which are written.
+    """
+
+    state_directory: Path = AGENT_STATE
+    files: tuple[str, ...] = ()
+    snapshot: SnapshotChoice = SnapshotChoice.AUTO
+    log_format: LogFormat = LogFormat.TEXT
+    log_level: LogLevel = LogLevel.INFO
+
+    def allows_file(self, disk_id: str) -> bool:
+        """Say whether a ``file:`` id stands in the list, letter by letter."""
+        return disk_id in self.files
+
+    @classmethod
+    def read(cls, path: Path = AGENT_FILE) -> AgentConfig:
+        """Read the agent's configuration; without the file, the defaults.
+
+        Raises:
+            SpecError: `spec_invalid`, with every error of the file.
+        """
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return cls()
+        except OSError as exc:
+            problems = Problems(str(path), hint="let the agent's user read it")
+            problems.add("", BadValue(f"can't be read: {exc.strerror}"))
+            problems.close()
+            raise
+        return cls.from_toml(content, str(path))
+
+    @classmethod
+    def from_toml(cls, content: bytes, origin: str = "agent.toml") -> AgentConfig:
+        """Read the agent's configuration from a file's content; raises as `read` does."""
+        problems = Problems(origin, hint="correct the agent's configuration")
+        values: dict[str, object] = {}
+        try:
+            values = tomllib.loads(content.decode())
+        except (UnicodeDecodeError, tomllib.TOMLDecodeError) as exc:
+            problems.add("", BadValue(f"is no TOML: {exc}"))
+        problems.close()
+        table = Table(values, "", problems)
+        config = cls(
+            state_directory=table.take("state_directory", _path, AGENT_STATE),
+            files=table.items("files", _file_id, filled=False),
+            snapshot=table.take("snapshot", member(SnapshotChoice), SnapshotChoice.AUTO),
+            log_format=table.take("log_format", member(LogFormat), LogFormat.TEXT),
+            log_level=table.take("log_level", member(LogLevel), LogLevel.INFO),
+        )
+        table.end()
+        problems.close()
+        return config
+
+
+class _Variables:
+    """Takes variables out of an environment and notes what is wrong with them."""
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self._environment = environment
+        self._problems = Problems("environment", hint="correct or unset the variable that the message names")
+        self._known: list[str] = []
+
+    def take(self, name: str, read: Callable[[object], T], default: T) -> T:
+        self._known.append(name)
+        value = self._environment.get(name, "")
+        if not value:
+            return default
+        try:
+            return read(value)
+        except ValueError as problem:
+            self._problems.add(name, problem, value)
+            return default
+
+    def close(self) -> None:
+        """Raise what was found, slips of the pen included: a misspelt database would be a silent embedded one."""
+        for name in self._environment:
+            if name.startswith("BOOTPOINT") and name not in self._known:
+                for near in difflib.get_close_matches(name, self._known, n=1, cutoff=_ALIKE):
+                    self._problems.add(name, BadValue("is no known variable", hint=f"did you mean {near}?"))
+        self._problems.close()
+
+
+def _path(value: object) -> Path:
+    return Path(absolute_path(value))
+
+
+def _file_id(value: object) -> str:
+    found = text(value)
+    if not found.startswith("file:/"):
+        raise BadValue(f"{found!r} must be written as file:/absolute/path")
+    return "file:" + absolute_path(found.removeprefix("file:"))
+
+
+def _url(*schemes: str) -> Callable[[object], str | None]:
+    def read(value: object) -> str:
+        found = text(value)
+        scheme, separator, _ = found.partition("://")
+        if not separator or scheme not in schemes:
+            raise BadValue(f"must be a URL that starts with {' or '.join(f'{name}://' for name in schemes)}", hide=True)
+        _ = urlsplit(found).port  # raises ValueError where it is no number, without repeating a password
+        return found
+
+    return read
+
+
+def _listen(value: object) -> Listen | None:
+    found = text(value)
+    if found == "off":
+        return None
+    address, _, port = found.rpartition(":")
+    if not port.isascii() or not port.isdigit() or not 0 <= int(port) <= 65535:
+        raise BadValue(f'{found!r} must be ADDRESS:PORT, such as "127.0.0.1:9109", or "off"')
+    return Listen(address.removeprefix("[").removesuffix("]") or "0.0.0.0", int(port))  # noqa: S104 - ":9109" asks for it

@@ -1,0 +1,116 @@
+"""Settings from the environment and from the agent's file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bootpoint_common.config import AgentConfig, Config, Listen, LogFormat, LogLevel, SnapshotChoice
+from bootpoint_common.errors import Code
+from bootpoint_common.job import SpecError
+
+
+def test_empty_environment_means_the_embedded_default() -> None:
+    config = Config.from_environment({"BOOTPOINT_DATABASE_URL": ""})
+    assert config == Config()
+    assert config.state_directory == Path("/var/lib/bootpoint")
+    assert (config.database_url, config.broker_url) == (None, None)
+    assert config.metrics == Listen("127.0.0.1", 9109)
+
+
+def test_environment_is_taken() -> None:
+    config = Config.from_environment(
+        {
+            "BOOTPOINT_STATE": "/srv/bp",
+            "BOOTPOINT_DATABASE_URL": "postgresql://bp@db/bp",
+            "BOOTPOINT_BROKER_URL": "amqps://bp:pw@mq:5671/bp",
+            "BOOTPOINT_METRICS": "[::]:9200",
+            "BOOTPOINT_LOG_FORMAT": "json",
+            "BOOTPOINT_LOG_LEVEL": "debug",
+            "BOOTPOINT_JOB": "of no concern here",
+        }
+    )
+    assert config == Config(
+        state_directory=Path("/srv/bp"),
+        database_url="postgresql://bp@db/bp",
+        broker_url="amqps://bp:pw@mq:5671/bp",
+        installation_key=Path("/srv/bp/installation.key"),
+        metrics=Listen("::", 9200),
+        log_format=LogFormat.JSON,
+        log_level=LogLevel.DEBUG,
+    )
+    assert Config.from_environment({"BOOTPOINT_METRICS": "off"}).metrics is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BOOTPOINT_STATE", "relative"),
+        ("BOOTPOINT_DATABASE_URL", "mysql://bp:hunter2@db"),
+        ("BOOTPOINT_DATABASE_URL", "postgresql://bp:hunter2@db:port/bp"),
+        ("BOOTPOINT_BROKER_URL", "mq:hunter2"),
+        ("BOOTPOINT_METRICS", "9109"),
+        ("BOOTPOINT_METRICS", "localhost:99999"),
+        ("BOOTPOINT_LOG_FORMAT", "xml"),
+        ("BOOTPOINT_DATABSE_URL", "postgresql://bp:hunter2@db"),
+    ],
+)
+def test_bad_variable_is_named_and_no_password_shown(name: str, value: str) -> None:
+    if name == "BOOTPOINT_METRICS" and ":" not in value:
+        value = "nowhere"
+    with pytest.raises(SpecError) as caught:
+        Config.from_environment({name: value})
+    assert (caught.value.code, caught.value.key) == (Code.SPEC_INVALID, name)
+    assert "hunter2" not in f"{caught.value.message}{caught.value.as_json()}"
+
+
+def test_every_bad_variable_is_reported() -> None:
+    with pytest.raises(SpecError) as caught:
+        Config.from_environment({"BOOTPOINT_STATE": "x", "BOOTPOINT_LOG_LEVEL": "loud"})
+    assert [problem.key for problem in caught.value.problems] == ["BOOTPOINT_STATE", "BOOTPOINT_LOG_LEVEL"]
+
+
+def test_agent_without_a_file_allows_no_file(tmp_path: Path) -> None:
+    config = AgentConfig.read(tmp_path / "agent.toml")
+    assert config == AgentConfig()
+    assert not config.allows_file("file:/srv/disk.raw")
+
+
+def test_agent_file(tmp_path: Path) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text('state_directory = "/srv/agent"\nfiles = ["file:/srv/disk.raw"]\nsnapshot = "reflink"\n')
+    config = AgentConfig.read(path)
+    assert (config.state_directory, config.snapshot) == (Path("/srv/agent"), SnapshotChoice.REFLINK)
+    assert config.allows_file("file:/srv/disk.raw")
+    assert not config.allows_file("file:/srv/other/../disk.raw")
+    assert not config.allows_file("file:/etc/shadow")
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ('files = ["/srv/disk.raw"]', "files[0]"),
+        ('files = ["file:/srv/../etc/shadow"]', "files[0]"),
+        ('snapshot = "best"', "snapshot"),
+        ('file = ["file:/a"]', "file"),
+        ("files = [", None),
+    ],
+)
+def test_agent_file_with_an_error(tmp_path: Path, text: str, key: str | None) -> None:
+    path = tmp_path / "agent.toml"
+    path.write_text(text)
+    with pytest.raises(SpecError) as caught:
+        AgentConfig.read(path)
+    assert caught.value.key == key
+    assert str(path) in caught.value.message
+
+
+def test_agent_file_that_is_no_text() -> None:
+    with pytest.raises(SpecError):
+        AgentConfig.from_toml(b"\xff\xfe")
+
+
+def test_agent_file_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="can't be read"):
+        AgentConfig.read(tmp_path)
