@@ -1,0 +1,1 @@
+"""Carriers of bundles and control messages: in memory or over RabbitMQ."""

@@ -1,0 +1,142 @@
+"""An agent's end of RabbitMQ, and the rights that its broker login needs."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import threading
+from dataclasses import dataclass
+
+from bootpoint_common.stream.carrier import INBOX_PREFETCH, CarrierLost
+from bootpoint_common.stream.rabbit_link import parameters
+from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitConsumer, RabbitPublisher
+
+
+def agent_queue(agent: str) -> str:
+    """Return the name of an agent's queue."""
+    return f"agent.{agent}"
+
+
+def control_key(agent: str, pool: str) -> str:
+    """Return the routing key of an agent's control messages to a pool."""
+    return f"{agent}.control.{pool}"
+
+
+class RabbitAgentCarrier:
+    """An agent's end: `carrier.AgentCarrier`.
+
+    Bundles, control messages and the inbox have a connection each, made when first asked for.
+
+    Args:
+        url: AMQP URL with the agent's own login.
+        agent: The agent's name.
+    """
+
+    def __init__(self, url: str, agent: str) -> None:
+        self._url = url
+        self._agent = agent
+        self._lock = threading.Lock()
+        self._sending = threading.Lock()
+        self._control: RabbitPublisher | None = None
+        self._parts: list[RabbitPublisher | RabbitConsumer] = []
+        self._closed = False
+
+    def publisher(self) -> RabbitPublisher:
+        """Open a connection for bundles.
+
+        Raises:
+            CarrierLost: The broker isn't reachable.
+        """
+        made = RabbitPublisher(parameters(self._url, f"{self._agent}: bundles"), self._agent)
+        self._open(made)
+        return made
+
+    def send(self, pool: str, body: bytes) -> None:
+        """Send one control message to a pool's ingress, and return when the broker holds it.
+
+        Raises:
+            CarrierLost: The broker isn't reachable or didn't take it; it may be sent again.
+        """
+        with self._sending:
+            control = self._control
+            if control is None or not control.alive:
+                control = RabbitPublisher(parameters(self._url, f"{self._agent}: control"), self._agent)
+                self._open(control)
+                self._control = control
+            control.send(AGENT_EXCHANGE, control_key(self._agent, pool), body)
+
+    def inbox(self) -> RabbitConsumer:
+        """Consume the agent's own queue; one consumer at a time.
+
+        Raises:
+            CarrierLost: The broker isn't reachable, or has no such queue, or somebody consumes it.
+        """
+        params = parameters(self._url, f"{self._agent}: inbox")
+        made = RabbitConsumer(params, agent_queue(self._agent), INBOX_PREFETCH, exclusive=True)
+        self._open(made)
+        return made
+
+    @property
+    def blocked(self) -> bool:
+        """Whether the broker holds publishers back at this moment (an alarm)."""
+        with self._lock:
+            return any(isinstance(part, RabbitPublisher) and part.alive and part.blocked for part in self._parts)
+
+    def close(self) -> None:
+        """May be called twice."""
+        with self._lock:
+            self._closed = True
+            parts, self._parts = self._parts, []
+        for part in parts:
+            part.close()
+
+    def _open(self, part: RabbitPublisher | RabbitConsumer) -> None:
+        if self._closed:
+            raise CarrierLost("the carrier was closed")
+        part.open()
+        with self._lock:
+            self._parts = [kept for kept in self._parts if kept.alive]
+            self._parts.append(part)
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """What a broker user may do, as regular expressions; the arguments of ``rabbitmqctl set_permissions``.
+
+    Attributes:
+        configure: Over the queues and exchanges that it may declare and delete.
+        write: Over the exchanges that it may publish to.
+        read: Over the queues that it may consume.
+        topic_exchange: The topic exchange that it publishes to.
+        topic_write: Over the routing keys that it may publish under there.
+        topic_read: Over the routing keys that it may bind to there.
+    """
+
+    configure: str
+    write: str
+    read: str
+    topic_exchange: str
+    topic_write: str
+    topic_read: str
+
+    def commands(self, vhost: str, user: str) -> list[str]:
+        """Return the lines of shell that give these rights to a user."""
+        rights = [self.configure, self.write, self.read]
+        topic = [self.topic_exchange, self.topic_write, self.topic_read]
+        return [
+            shlex.join(["rabbitmqctl", "set_permissions", "-p", vhost, user, *rights]),
+            shlex.join(["rabbitmqctl", "set_topic_permissions", "-p", vhost, user, *topic]),
+        ]
+
+
+def agent_permissions(agent: str) -> Permissions:
+    """Return all that an agent's broker user needs: no queue of its own making, one to read, its own keys to write."""
+    name = re.escape(agent)
+    return Permissions(
+        configure="^$",
+        write=rf"^{re.escape(AGENT_EXCHANGE)}$",
+        read=rf"^agent\.{name}$",
+        topic_exchange=AGENT_EXCHANGE,
+        topic_write=rf"^{name}\.(control|stream)\.[^.]+$",
+        topic_read="^$",
+    )
