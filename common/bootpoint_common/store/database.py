@@ -1,0 +1,104 @@
+"""Connections to PostgreSQL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import psycopg
+from psycopg.rows import dict_row
+from psycopg_pool import ConnectionPool
+
+Row = dict[str, Any]
+Connection = psycopg.Connection[Row]
+
+#: Seconds after which a dead server or network is noticed, by TCP keepalives.
+_KEEPALIVE = {
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 15000,
+}
+
+#: Seconds that a process may sit in a transaction without a word: one that was frozen (SIGSTOP, a paused VM) lets go of
+#: the rows that it locked, else everybody who needs them would wait for it. Longer than a publish with its confirm
+#: takes.
+_IDLE_SECONDS = 20
+
+
+class Database:
+    """A pool of connections; safe to use from several threads.
+
+    Args:
+        url: ``postgresql://…``.
+        size: Most connections at a time.
+        timeout: Seconds to wait for a connection before `psycopg_pool.PoolTimeout`.
+    """
+
+    def __init__(self, url: str, *, size: int = 8, timeout: float = 30.0) -> None:
+        self.url = url
+        self._pool: ConnectionPool[Connection] = ConnectionPool(
+            url,
+            min_size=1,
+            max_size=size,
+            timeout=timeout,
+            open=False,
+            check=ConnectionPool.check_connection,
+            configure=_limit_idleness,
+            kwargs={"row_factory": dict_row, "autocommit": True, "application_name": "bootpoint", **_KEEPALIVE},
+        )
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """Run a block in one transaction: committed at its end, rolled back by an exception."""
+        self._pool.open()
+        with self._pool.connection() as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def listen(self, channel: str) -> Iterator[Connection]:
+        """Give a connection of its own that listens on a channel."""
+        with psycopg.connect(self.url, row_factory=dict_row, autocommit=True, **_KEEPALIVE) as connection:  # type: ignore[arg-type]
+            connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
+            yield connection
+
+    def close(self) -> None:
+        """Close all connections; may be called twice."""
+        self._pool.close()
+
+
+def _limit_idleness(connection: Connection) -> None:
+    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'".encode())
+
+
+def one(connection: Connection, query: str, *arguments: object) -> Row | None:
+    """Return the first row of a query, or None."""
+    return connection.execute(query.encode(), arguments).fetchone()
+
+
+def one_row(connection: Connection, query: str, *arguments: object) -> Row:
+    """Return the first row of a query that always has one, such as a count or an INSERT with RETURNING.
+
+    Raises:
+        RuntimeError: It has none.
+    """
+    found = one(connection, query, *arguments)
+    if found is None:
+        raise RuntimeError(f"no row came from: {query}")
+    return found
+
+
+def rows(connection: Connection, query: str, *arguments: object) -> list[Row]:
+    """Return all rows of a query."""
+    return connection.execute(query.encode(), arguments).fetchall()
+
+
+def run(connection: Connection, query: str, *arguments: object) -> int:
+    """Run a statement.
+
+    Returns:
+        How many rows it touched.
+    """
+    return connection.execute(query.encode(), arguments).rowcount

@@ -1,0 +1,322 @@
+"""Runs: one execution of a job, one snapshot, one boot point for each target."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from bootpoint_common import message
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.identity import new_id
+
+from . import event, outbox, point, transition
+from .database import Connection, Row, one, one_row, rows, run
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A row of run with its job and agent."""
+
+    uid: UUID
+    id: int
+    job_id: int | None
+    job_name: str
+    agent_id: UUID
+    agent: str
+    pool: str
+    state: str
+    ending: str | None
+    reason: str | None
+    message: str | None
+    hint: str | None
+    last_breath: bool
+    expires_at: datetime | None
+    spec: dict[str, Any] | None
+
+
+_RUN = """
+SELECT r.*, a.name AS agent, j.spec FROM run r JOIN agent a ON a.id = r.agent_id LEFT JOIN job j ON j.id = r.job_id
+"""
+
+
+def _run(row: Row) -> Run:
+    return Run(**{name: row[name] for name in Run.__slots__})
+
+
+def get(connection: Connection, uid: UUID, *, lock: bool = False) -> Run | None:
+    """Read a run; with ``lock`` it stays locked until the transaction ends."""
+    if lock:
+        one(connection, "SELECT 1 FROM run WHERE uid = %s FOR UPDATE", uid)
+    row = one(connection, _RUN + "WHERE r.uid = %s", uid)
+    return None if row is None else _run(row)
+
+
+def by_number(connection: Connection, number: int) -> Run:
+    """Read a run by its number.
+
+    Raises:
+        NotFoundError: ``no_such_run``.
+    """
+    row = one(connection, _RUN + "WHERE r.id = %s", number)
+    if row is None:
+        raise error(Code.NO_SUCH_RUN, f"there is no run {number}", key="run", value=number)
+    return _run(row)
+
+
+def create(
+    connection: Connection,
+    job_id: int,
+    *,
+    trigger: str,
+    requested_by: str,
+    attempt: int = 1,
+    last_breath: bool = False,
+) -> Run:
+    """Make a run that waits for its admission.
+
+    Args:
+        connection: A transaction.
+        job_id: The job.
+        trigger: ``schedule``, ``event``, ``manual``, ``catch_up`` or ``retry``.
+        requested_by: Who asked for it.
+        attempt: 1, or which retry it is.
+        last_breath: The machine is about to stop.
+
+    Returns:
+        The run.
+
+    Raises:
+        RefusedError: ``already_running``.
+        NotFoundError: ``no_such_job``.
+    """
+    job = one(
+        connection,
+        "SELECT j.*, a.name AS agent FROM job j JOIN agent a ON a.id = j.agent_id WHERE j.id = %s FOR SHARE OF j",
+        job_id,
+    )
+    if job is None:
+        raise error(Code.NO_SUCH_JOB, f"there is no job {job_id}", key="job", value=job_id)
+    targets = rows(
+        connection,
+        "SELECT id, host_id, pool FROM replica WHERE job_id = %s AND state <> 'detached' ORDER BY id",
+        job_id,
+    )
+    uid = new_id()
+    try:
+        with connection.transaction():
+            run(
+                connection,
+                "INSERT INTO run (uid, job_id, job_name, agent_id, pool, trigger, requested_by, state, attempt,"
+                " last_breath, enqueued_at) VALUES (%s, %s, %s, %s, %s, %s, %s, 'waiting', %s, %s, now())",
+                uid,
+                job_id,
+                job["name"],
+                job["agent_id"],
+                targets[0]["pool"],
+                trigger,
+                requested_by,
+                attempt,
+                last_breath,
+            )
+    except psycopg.errors.UniqueViolation as violation:
+        busy = one(connection, "SELECT id FROM run WHERE job_id = %s AND state IN ('waiting', 'running')", job_id)
+        number = busy["id"] if busy is not None else "?"
+        raise error(
+            Code.ALREADY_RUNNING,
+            f"job {job['name']} has run {number} under way",
+            job=job["name"],
+            key="run",
+            value=number,
+        ) from violation
+    for target in targets:
+        run(
+            connection,
+            "INSERT INTO run_target (run_uid, replica_id, host_id) VALUES (%s, %s, %s)",
+            uid,
+            target["id"],
+            target["host_id"],
+        )
+    outbox.task(connection, targets[0]["pool"], "prepare", uid)
+    made = _run(one_row(connection, _RUN + "WHERE r.uid = %s", uid))
+    event.record(
+        connection,
+        "run_requested",
+        f"{trigger} run",
+        actor=requested_by,
+        job=made.job_name,
+        run_number=made.id,
+        agent=made.agent,
+    )
+    return made
+
+
+def end(connection: Connection, run_uid: UUID, problem: BootpointError, *, actor: str, ending: str = "failed") -> bool:
+    """Let a run fail or be cancelled: its points are given up, and when they are gone the run ends.
+
+    Args:
+        connection: A transaction.
+        run_uid: The run.
+        problem: Why.
+        actor: Who.
+        ending: ``failed`` or ``cancelled``.
+
+    Returns:
+        False where it is too late: the run has ended, or a point of it is being committed.
+    """
+    unfinished = rows(
+        connection,
+        "SELECT id, state FROM boot_point WHERE run_uid = %s AND state NOT IN ('committed', 'aborted')"
+        " ORDER BY id FOR UPDATE",
+        run_uid,
+    )
+    found = get(connection, run_uid, lock=True)
+    if found is None or found.state not in ("waiting", "running"):
+        return False
+    if any(row["state"] == point.State.COMMITTING for row in unfinished):
+        return False
+    if found.ending is None:
+        _mark(connection, found, problem, ending)
+        event.record(
+            connection,
+            "cancel_requested" if ending == "cancelled" else "run_failing",
+            problem.message,
+            actor=actor,
+            job=found.job_name,
+            run_number=found.id,
+            agent=found.agent,
+            code=str(problem.code),
+        )
+    for row in unfinished:
+        give_up(connection, row["id"], problem)
+    if not unfinished:
+        told = message.Aborted(run=run_uid, replica_id=None, point_id=None, problem=problem_message(problem))
+        outbox.tell(connection, found.agent, run_uid, told)
+    settle(connection, run_uid)
+    return True
+
+
+def _mark(connection: Connection, found: Run, problem: BootpointError, ending: str) -> None:
+    run(
+        connection,
+        "UPDATE run SET ending = %s, reason = %s, message = %s, hint = %s, retryable = %s WHERE uid = %s",
+        ending,
+        str(problem.code),
+        problem.message,
+        problem.hint,
+        problem.retryable,
+        found.uid,
+    )
+
+
+def give_up(connection: Connection, point_id: UUID, problem: BootpointError, *, force: bool = False) -> bool:
+    """Move a point to aborting and enqueue the work; see `transition.aborting`."""
+    found = point.get(connection, point_id, lock=True)
+    if found is None or not transition.aborting(connection, point_id, problem, force=force):
+        return False
+    outbox.task(connection, found.pool, "abort", point_id)
+    # There is no way back from here, so the source is released at once, however long the host takes to be reached.
+    told = message.Aborted(
+        run=found.run_uid, replica_id=found.replica_id, point_id=point_id, problem=problem_message(problem)
+    )
+    outbox.tell(connection, found.agent, point_id, told)
+    current = get(connection, found.run_uid, lock=True)
+    if current is not None and current.state == "running" and current.ending is None:
+        _mark(connection, current, problem, "failed")
+        event.record(
+            connection,
+            "point_given_up",
+            problem.message,
+            actor="worker",
+            job=found.job,
+            run_number=found.run_number,
+            point=found.name,
+            host=found.host,
+            agent=found.agent,
+            code=str(problem.code),
+        )
+    return True
+
+
+def problem_message(problem: BootpointError) -> message.Problem:
+    """Return an error as it travels."""
+    value = None if problem.value is None else str(problem.value)
+    return message.Problem(
+        code=str(problem.code), message=problem.message, key=problem.key, value=value, hint=problem.hint
+    )
+
+
+def settle(connection: Connection, run_uid: UUID) -> bool:
+    """End a run whose points are all final.
+
+    Returns:
+        Whether the run has ended (now or before).
+    """
+    found = get(connection, run_uid, lock=True)
+    if found is None or found.state not in ("waiting", "running"):
+        return True
+    open_points = one_row(
+        connection,
+        "SELECT count(*) AS n FROM boot_point WHERE run_uid = %s AND state NOT IN ('committed', 'aborted')",
+        run_uid,
+    )
+    missing = one_row(
+        connection,
+        "SELECT count(*) AS n FROM run_target t WHERE t.run_uid = %s AND NOT EXISTS"
+        " (SELECT 1 FROM boot_point p WHERE p.run_uid = t.run_uid AND p.replica_id = t.replica_id)",
+        run_uid,
+    )
+    if open_points["n"] or (missing["n"] and found.ending is None):
+        return False
+    state = found.ending or "succeeded"
+    run(connection, "UPDATE run SET state = %s, ended_at = now(), line = NULL WHERE uid = %s", state, run_uid)
+    event.record(
+        connection,
+        f"run_{state}",
+        found.message or "run succeeded",
+        actor="worker",
+        job=found.job_name,
+        run_number=found.id,
+        agent=found.agent,
+        code=found.reason,
+    )
+    return True
+
+
+def cancel(connection: Connection, number: int, *, actor: str) -> Run:
+    """Cancel a run.
+
+    Raises:
+        NotFoundError: ``no_such_run``.
+        RefusedError: ``too_late``: it has ended, or a point of it is being committed.
+    """
+    found = by_number(connection, number)
+    problem = error(Code.CANCELLED, f"cancelled by {actor}")
+    if not end(connection, found.uid, problem, actor=actor, ending="cancelled"):
+        raise error(
+            Code.TOO_LATE, f"run {number} can't be cancelled any more", job=found.job_name, key="run", value=number
+        )
+    return found
+
+
+def add_scripts(connection: Connection, run_uid: UUID, results: list[message.ScriptResult]) -> None:
+    """Keep what scripts of the job did, one result a stage."""
+    if not results:
+        return
+    stages = [r.stage for r in results]
+    objects = [
+        {"stage": r.stage, "exit_code": r.exit_code, "duration_seconds": r.duration_seconds, "output": r.output}
+        for r in results
+    ]
+    run(
+        connection,
+        "UPDATE run SET scripts = (SELECT coalesce(jsonb_agg(s), '[]') FROM jsonb_array_elements(scripts) s"
+        " WHERE NOT s->>'stage' = ANY(%s)) || %s WHERE uid = %s",
+        stages,
+        Jsonb(objects),
+        run_uid,
+    )

@@ -1,0 +1,140 @@
+"""Watermarks and seals: what of a stream is durable on the target, recorded under the claim of who made it so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from psycopg.types.json import Jsonb
+
+from bootpoint_common.errors import Fenced
+
+from .database import Connection, one, run
+from .point import PointDisk
+
+
+@dataclass(slots=True)
+class Watermark:
+    """What a slice has made durable on the target since the last record; recorded in one transaction.
+
+    Attributes:
+        watermark_bytes: Cumulative encrypted bytes that are flushed.
+        sequence: Number of the last bundle that is flushed.
+        chain_digest: BLAKE3 chain over the opened bundles up to it.
+        applied_bytes: Bytes of the disk that were written, in all.
+        segments: Segment digests that came since.
+        samples: Grains to read back at the commit: number to digest.
+        worker: Name of the process that applied them.
+        worker_bytes: How many of the bytes it applied since the last record.
+    """
+
+    watermark_bytes: int
+    sequence: int
+    chain_digest: bytes
+    applied_bytes: int
+    segments: list[tuple[int, bytes]] = field(default_factory=list)
+    samples: dict[int, bytes] = field(default_factory=dict)
+    worker: str = ""
+    worker_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class SealRecord:
+    """What the seal of a disk's stream says; sizes in bytes."""
+
+    read_digest: bytes
+    applied_digest: bytes
+    scanned_bytes: int
+    changed_bytes: int
+    wire_bytes: int
+    tracker: str
+    fallback: str | None
+    skipped: list[tuple[int, int]]
+    consistency: str | None = None
+
+
+def record(connection: Connection, disk: PointDisk, writer: int, mark: Watermark) -> None:
+    """Record what is durable on the target, after its flush and before the ack.
+
+    Raises:
+        Fenced: The claim is somebody else's now, or the point is no longer open.
+    """
+    run(connection, "UPDATE boot_point SET progress_at = now() WHERE id = %s AND state = 'open'", disk.point_id)
+    moved = run(
+        connection,
+        "UPDATE boot_point_disk d SET watermark_bytes = %s, sequence = %s, chain_digest = %s, applied_bytes = %s,"
+        " idle = 0, failures = 0, gap_since = NULL,"
+        " workers = jsonb_set(workers, ARRAY[%s], to_jsonb(coalesce((workers->>%s)::bigint, 0) + %s))"
+        " FROM boot_point p WHERE d.id = %s AND d.writer = %s AND p.id = d.point_id AND p.state = 'open'",
+        mark.watermark_bytes,
+        mark.sequence,
+        mark.chain_digest,
+        mark.applied_bytes,
+        mark.worker,
+        mark.worker,
+        mark.worker_bytes,
+        disk.id,
+        writer,
+    )
+    if moved != 1:
+        raise Fenced
+    # A disk of 1 TiB has 65,536 segments: one statement for all of them, not one for each.
+    if segments := dict(mark.segments):
+        run(
+            connection,
+            "INSERT INTO segment SELECT %s, number, digest"
+            " FROM unnest(%s::integer[], %s::bytea[]) AS new (number, digest)"
+            " ON CONFLICT (point_disk_id, number) DO UPDATE SET digest = excluded.digest",
+            disk.id,
+            list(segments),
+            list(segments.values()),
+        )
+    if mark.samples:
+        run(
+            connection,
+            "INSERT INTO sample SELECT %s, grain, digest FROM unnest(%s::bigint[], %s::bytea[]) AS new (grain, digest)"
+            " ON CONFLICT (point_disk_id, grain) DO UPDATE SET digest = excluded.digest",
+            disk.id,
+            list(mark.samples),
+            list(mark.samples.values()),
+        )
+
+
+def seal(connection: Connection, disk: PointDisk, writer: int, mark: Watermark, record_of_seal: SealRecord) -> bool:
+    """Record a disk's last watermark and its seal.
+
+    Returns:
+        Whether that was the last disk: the point is sealed now.
+
+    Raises:
+        Fenced: As in `record`.
+    """
+    one(connection, "SELECT 1 FROM boot_point WHERE id = %s FOR UPDATE", disk.point_id)
+    record(connection, disk, writer, mark)
+    values = record_of_seal
+    run(
+        connection,
+        "UPDATE boot_point_disk SET sealed_at = now(), read_digest = %s, applied_digest = %s, scanned_bytes = %s,"
+        " changed_bytes = %s, wire_bytes = %s, tracker = %s, fallback = %s, skipped = %s WHERE id = %s",
+        values.read_digest,
+        values.applied_digest,
+        values.scanned_bytes,
+        values.changed_bytes,
+        values.wire_bytes,
+        values.tracker,
+        values.fallback,
+        Jsonb(values.skipped),
+        disk.id,
+    )
+    if values.consistency == "crash":
+        # Nothing held the disk still, and somebody wrote to it while it was read.
+        run(connection, "UPDATE boot_point SET consistency = 'crash' WHERE id = %s", disk.point_id)
+    return (
+        run(
+            connection,
+            "UPDATE boot_point SET state = 'sealed', sealed_at = now() WHERE id = %s AND state = 'open'"
+            " AND NOT EXISTS (SELECT 1 FROM boot_point_disk WHERE point_id = %s AND sealed_at IS NULL)",
+            disk.point_id,
+            disk.point_id,
+        )
+        == 1
+    )
