@@ -1,0 +1,130 @@
+"""The standby on the host itself: drift, branches, the runbook, and work without a database."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from contextlib import closing
+
+import pytest
+
+from bootpoint_common.errors import BootpointError, Code
+from bootpoint_common.units import GRAIN
+from bootpoint_worker.targets.base import StartRequest
+from tests.integration.kvm.conftest import Bench
+
+
+def _scratch_write(bench: Bench, data: str) -> str:
+    """Write into the standby's first disk as a guest would; return the file."""
+    listed = bench.host.virsh("domblklist", bench.replica.vm_name).splitlines()
+    path = next(line.split()[-1] for line in listed if ".scratch-" in line)
+    command = ["qemu-io", "-f", "qcow2", "-c", f"write -P {data} 0 65536", path]
+    subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+def test_what_somebody_wrote_outside_is_drift_and_is_kept(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"0" * GRAIN)
+    _scratch_write(bench, "0x77")
+    journal = target.inspect(bench.replica)
+    assert journal is not None
+    assert journal.drift is not None
+    assert bench.replica.vm_name in journal.drift
+    second = bench.point(target, first, b"1" * GRAIN)
+    branches = list(bench.directory.glob("*.branch-*"))
+    assert len(branches) == 1
+    assert branches[0].name in (bench.directory / "RUNBOOK.txt").read_text()
+    read = subprocess.run(["qemu-io", "-r", "-f", "qcow2", "-c", "read -P 0x77 0 65536", branches[0]], check=True)
+    assert read.returncode == 0
+    assert bench.start_of(target, first, GRAIN) == [b"0" * GRAIN] * 2
+    assert bench.start_of(target, second, GRAIN) == [b"1" * GRAIN] * 2
+
+
+def test_a_start_by_virsh_is_drift_and_goes_on_beneath_the_next_point(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"0" * GRAIN)
+    bench.host.virsh("start", bench.replica.vm_name)
+    journal = target.inspect(bench.replica)
+    assert journal is not None
+    assert (journal.standby, "did not start it" in (journal.drift or "")) == ("running", True)
+    second = bench.point(target, first, b"1" * GRAIN)
+    assert bench.start_of(target, second, GRAIN) == [b"1" * GRAIN] * 2
+    assert bench.host.virsh("domstate", bench.replica.vm_name).strip() == "running"
+    with pytest.raises(BootpointError) as caught:
+        target.remove(bench.replica)
+    assert caught.value.code == Code.STANDBY_RUNNING
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_the_pasted_runbook_starts_the_point(bench: Bench, which: int) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"0" * GRAIN)
+    points = [first, bench.point(target, first, b"1" * GRAIN)]
+    target.close()
+    text = (bench.directory / "RUNBOOK.txt").read_text()
+    name = points[which].name
+    block = re.search(rf"^# BEGIN {name}\n(.*?)^# END {name}$", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    done = subprocess.run(
+        ["sh", "-eu"], input=block[1], text=True, capture_output=True, env=bench.host.environment, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert bench.host.virsh("domstate", bench.replica.vm_name).strip() == "running"
+    files = [line.split()[-1] for line in bench.host.virsh("domblklist", bench.replica.vm_name).splitlines() if line]
+    info = subprocess.run(["qemu-img", "info", "-U", files[0]], capture_output=True, text=True, check=True).stdout
+    assert points[which].disks[0].identity in info
+    journal = target.inspect(bench.replica)
+    assert journal is not None
+    assert journal.drift
+
+
+def test_the_journal_alone_is_enough_to_find_and_start_a_replica(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    point = bench.point(target, None, b"0" * GRAIN)
+    target.close()
+    with closing(bench.connect()) as direct:
+        found = direct.find_by_vm(bench.replica.vm_name)
+        assert found is not None
+        assert found.journal.points == (point,)
+        assert direct.find_by_vm(found.journal.vm_uuid or "") == found
+        vm = direct.start(found.replica, StartRequest())
+        assert bench.host.virsh("domstate", vm.name).strip() == "running"
+        assert direct.find_by_vm("no-such-vm") is None
+
+
+def test_a_test_vm_is_cut_off_and_the_standby_is_not_started_by_the_host(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    bench.point(target, None, b"0" * GRAIN)
+    assert "disable" in bench.host.virsh("dominfo", bench.replica.vm_name).split("Autostart:")[1].split()[0]
+    log = bench.directory.parent / "serial.log"
+    vm = target.start(bench.replica, StartRequest(test_id="t1", serial_log=str(log)))
+    xml = bench.host.virsh("dumpxml", vm.name)
+    assert "type='network'" not in xml
+    assert str(log) in xml
+    assert vm.uuid != target.inspect(bench.replica).vm_uuid  # type: ignore[union-attr]
+    journal = target.inspect(bench.replica)
+    assert journal is not None
+    assert (journal.standby, journal.drift) == ("test", None)
+    target.stop(bench.replica, "t1")
+    assert vm.name not in bench.host.virsh("list", "--all", "--name").split()
+
+
+def test_a_thick_disk_is_allocated_in_full(bench: Bench) -> None:
+    disks = tuple(
+        type(disk)(disk.slot, disk.size_bytes, disk.disk_name, disk.bus, "thick") for disk in bench.replica.disks
+    )
+    bench.replica = type(bench.replica)(
+        **{name: getattr(bench.replica, name) for name in bench.replica.__slots__} | {"disks": disks}
+    )
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"0" * GRAIN)
+    assert all(disk.stored_bytes >= disk.size_bytes for disk in first.disks)
+    second = bench.point(target, first, b"1" * GRAIN)
+    assert all(disk.stored_bytes < disk.size_bytes for disk in second.disks)

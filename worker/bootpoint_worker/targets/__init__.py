@@ -1,0 +1,35 @@
+"""Drivers of target hosts: KVM, and a fake one; `connect` picks the one of a host's kind."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
+
+from bootpoint_common.errors import Code, error
+
+if TYPE_CHECKING:
+    from bootpoint_worker.targets.base import HostAccess, Target
+
+#: Kind of host -> module with ``connect(access) -> Target``; loaded only when a host of that kind is used.
+DRIVERS = {
+    "kvm": "bootpoint_worker.targets.kvm",
+    "fake": "bootpoint_worker.targets.fake",
+}
+
+
+def connect(access: HostAccess) -> Target:
+    """Make the driver of a host; the session itself opens with the first verb.
+
+    Raises:
+        FatalError: ``host_unsupported``: there is no driver for this kind of host.
+    """
+    module = DRIVERS.get(access.kind)
+    if module is None:
+        raise error(
+            Code.HOST_UNSUPPORTED,
+            f"host {access.name} is of kind {access.kind!r}; served are {', '.join(sorted(DRIVERS))}",
+            key="kind",
+            value=access.kind,
+            host=access.name,
+        )
+    return cast("Target", import_module(module).connect(access))

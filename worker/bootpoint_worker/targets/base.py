@@ -1,0 +1,465 @@
+"""What a driver of a target host promises: the verbs, and the values that they speak.
+
+Every verb may be called again after a crash half-way: it finds what is done and does the rest. A driver
+keeps the truth about a replica in a *journal* on the host itself, so a host without database, broker and
+worker still describes its replicas.
+
+Life of a layer::
+
+    open() ──► layer (identity) ──open_writer()──► written, flushed ──commit()──► file(s) of a boot point, immutable
+                  └───────────────── abort() ──► gone
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Nic:
+    """A network card of the standby VM.
+
+    Attributes:
+        network: The host's network (libvirt network or bridge); None for a card that is not connected.
+        model: Device model, such as ``virtio``.
+        mac: MAC address, always given (``new`` is resolved when the replica is created).
+        connect: Whether the link is up at power-on.
+    """
+
+    network: str | None
+    model: str
+    mac: str
+    connect: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaDisk:
+    """A disk of a replica.
+
+    Attributes:
+        slot: Name of the disk within the job.
+        size_bytes: Virtual size.
+        disk_name: Stem of its files on the host, such as ``erp-standby-system``.
+        bus: ``virtio``, ``scsi``, ``sata`` or ``ide``.
+        provisioning: ``thin`` or ``thick`` (the base is allocated in full).
+    """
+
+    slot: str
+    size_bytes: int
+    disk_name: str
+    bus: str = "virtio"
+    provisioning: str = "thin"
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """A job's standby VM on one host: what `create` makes, and what names it in every other verb.
+
+    Attributes:
+        replica_id: Its id, stored in the journal; a journal with another id is never touched.
+        job: The job's name.
+        vm_name: Name of the VM on the host.
+        storage: The host's storage (libvirt pool, or an absolute directory).
+        folder: Folder below the storage; empty for the storage itself.
+        cpus: Virtual CPUs.
+        memory_bytes: Memory.
+        firmware: ``bios`` or ``uefi``.
+        disks: In the job's order; the first one is the boot disk.
+        nics: In the source's order.
+    """
+
+    replica_id: UUID
+    job: str
+    vm_name: str
+    storage: str
+    folder: str
+    cpus: int
+    memory_bytes: int
+    firmware: str
+    disks: tuple[ReplicaDisk, ...]
+    nics: tuple[Nic, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDisk:
+    """One disk of a point that is to be opened.
+
+    Attributes:
+        slot: Which disk of the replica.
+        point_disk_id: Id of this disk of this point.
+        size_bytes: Size of the source disk now; at least the head's size.
+    """
+
+    slot: str
+    point_disk_id: UUID
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPoint:
+    """A point that is to be opened above the head.
+
+    Attributes:
+        point_id: Id of the point.
+        base_point_id: The head it stands on; None for the first point of a chain.
+        epoch: The replica's epoch.
+        disks: Every disk of the replica.
+    """
+
+    point_id: UUID
+    base_point_id: UUID | None
+    epoch: int
+    disks: tuple[OpenDisk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """What a driver writes into: one disk's open layer.
+
+    Attributes:
+        point_id: The open point.
+        slot: Which disk of the replica.
+        identity: The driver's name of this very layer, stored before the first byte and compared ever after.
+    """
+
+    point_id: UUID
+    slot: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitPoint:
+    """A sealed point on its way to being committed: what the journal is to say about it.
+
+    Attributes:
+        point_id: Id of the point.
+        name: ``V<yyyymmdd_hhmmss>``.
+        sequence: Its place in the order of the replica's points.
+        instant: The snapshot's instant, aware, UTC.
+        kind: ``full`` or ``increment``.
+        consistency: ``app``, ``fs`` or ``crash``.
+        epoch: The replica's epoch.
+        layers: The layer of every disk.
+        roots: Root digest (``read_digest``) of every disk, by slot, as 64 hex digits.
+    """
+
+    point_id: UUID
+    name: str
+    sequence: int
+    instant: datetime
+    kind: str
+    consistency: str
+    epoch: int
+    layers: tuple[Layer, ...]
+    roots: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class JournalDisk:
+    """A disk of a committed point, as the journal has it."""
+
+    slot: str
+    identity: str
+    size_bytes: int
+    stored_bytes: int
+    root: str
+
+
+@dataclass(frozen=True, slots=True)
+class JournalPoint:
+    """A committed point, as the journal has it; fields as in `CommitPoint`."""
+
+    point_id: UUID
+    name: str
+    sequence: int
+    instant: datetime
+    kind: str
+    consistency: str
+    epoch: int
+    disks: tuple[JournalDisk, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What the host itself knows about a replica.
+
+    Attributes:
+        replica_id: Its id.
+        job: The job's name.
+        vm_name: Name of the standby VM.
+        vm_uuid: The hypervisor's id of the VM, if it has one yet.
+        epoch: Epoch of the newest commit.
+        points: Committed points, oldest first.
+        open_point_id: The open point, if there is one.
+        open_layers: Its layers.
+        standby: ``off``, ``running`` or ``test``.
+        drift: What shows that the standby was started outside bootpoint; None when nothing does.
+    """
+
+    replica_id: UUID
+    job: str
+    vm_name: str
+    vm_uuid: str | None
+    epoch: int
+    points: tuple[JournalPoint, ...]
+    open_point_id: UUID | None = None
+    open_layers: tuple[Layer, ...] = ()
+    standby: str = "off"
+    drift: str | None = None
+
+    @property
+    def head(self) -> JournalPoint | None:
+        """The newest committed point."""
+        return self.points[-1] if self.points else None
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A place for files on a host; sizes in bytes."""
+
+    name: str
+    path: str
+    size_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network that a VM can be connected to; kind: ``bridge``, ``nat``, ``isolated`` or ``route``."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualMachine:
+    """A VM on a host.
+
+    Attributes:
+        name: Its name.
+        uuid: The hypervisor's id.
+        state: ``running`` or ``off``.
+        replica_id: The replica it belongs to, if bootpoint made it.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    replica_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """A target host as it answers now: the fields of ``host show``.
+
+    Attributes:
+        version: Versions of the hypervisor for people.
+        cpus: CPUs of the host.
+        memory_bytes: Its memory.
+        storages: Where replicas can live.
+        networks: What VMs can be connected to.
+        buses: Disk buses.
+        nic_models: Network card models.
+        vms: All VMs on it.
+        problems: What is missing, each a sentence with its remedy; empty when all is well.
+    """
+
+    version: str
+    cpus: int
+    memory_bytes: int
+    storages: tuple[Storage, ...]
+    networks: tuple[Network, ...]
+    buses: tuple[str, ...]
+    nic_models: tuple[str, ...]
+    vms: tuple[VirtualMachine, ...]
+    problems: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """How a VM is to be started from a point.
+
+    Attributes:
+        point_id: The point; None for the head.
+        test_id: An id makes it a test: own name (``<vm>-test-<id>``), own MACs, isolated network, its own
+            scratch layer. None starts the standby itself.
+        serial_log: Absolute path on the host that the first serial port is written to; None for none.
+        paused: Define it and make the scratch layer, but don't run it.
+    """
+
+    point_id: UUID | None = None
+    test_id: str | None = None
+    serial_log: str | None = None
+    paused: bool = False
+
+
+class LayerWriter(Protocol):
+    """One claim's hold on one layer; not thread-safe.
+
+    All of them raise `RetryableError` with ``target_write_error`` or ``host_unreachable`` when the host
+    fails, and `RetryableError` with ``layer_lost`` when the layer is no longer there.
+    """
+
+    def write(self, offset: int, data: bytes | memoryview) -> None:
+        """Write bytes at an offset; may return before the write is done, an error then comes from `flush`."""
+
+    def zero(self, offset: int, length: int) -> None:
+        """Make a range read as zero, hiding what a lower layer holds there."""
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read what the layer shows, everything written by this writer before included."""
+
+    def flush(self) -> None:
+        """Return when everything written before survives a power cut of the host."""
+
+    def close(self) -> None:
+        """Let go of the layer; may be called twice; says nothing about what wasn't flushed."""
+
+
+class LayerReader(Protocol):
+    """A read-only view of one disk of a layer or a committed point; not thread-safe."""
+
+    size_bytes: int
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes; the range lies inside the disk."""
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Yield (offset, length, zero) over the range in order: zero means reads as zero for certain."""
+
+    def close(self) -> None:
+        """Let go; may be called twice."""
+
+
+class Target(Protocol):
+    """A driver's hold on one host: one kept session, used by one thread at a time.
+
+    Attributes:
+        point_limit: Most points a replica may have on this kind of host.
+        resumes_after_crash: Whether a layer below the watermark is intact after a worker died.
+        can_test_while_open: Whether a test VM may run while a point is open.
+        slice_seconds: Longest slice while others wait.
+    """
+
+    point_limit: int
+    resumes_after_crash: bool
+    can_test_while_open: bool
+    slice_seconds: float
+
+    def inspect_host(self) -> HostInfo:
+        """Ask the host what it is and has.
+
+        Raises:
+            RetryableError: ``host_unreachable``.
+            FatalError: ``host_auth``, ``host_key_changed``, ``host_unsupported``.
+        """
+
+    def inspect(self, replica: Replica) -> Journal | None:
+        """Read a replica's journal; None when the host has none for this replica's place.
+
+        Raises:
+            RefusedError: ``vm_name_taken``: the place belongs to another replica or VM.
+        """
+
+    def create(self, replica: Replica, *, dry_run: bool = False) -> None:
+        """Make the replica's place and journal, or bring an existing one up to date.
+
+        With ``dry_run`` only the checks are made: names, storage, networks, buses, rights.
+
+        Raises:
+            RefusedError: ``vm_name_taken``.
+            FatalError: ``storage_unknown``, ``network_unknown``, ``host_permission``, ``host_unsupported``.
+        """
+
+    def open(self, replica: Replica, point: OpenPoint) -> tuple[Layer, ...]:
+        """Make an empty layer for every disk above the head, and name it in the journal before any byte.
+
+        Called again for the same point it returns the same layers.
+
+        Raises:
+            RetryableError: ``base_mismatch`` when ``base_point_id`` isn't the journal's head; ``point_open``
+                when another point is open.
+            FatalError: ``host_full``; ``disk_changed`` when a disk is smaller than the head's.
+            RefusedError: ``epoch_stale`` when the journal has a later epoch.
+        """
+
+    def open_writer(self, replica: Replica, layer: Layer, writer: int) -> LayerWriter:
+        """Take hold of a layer for claim number ``writer``, after every earlier writer was ended for certain.
+
+        Raises:
+            RetryableError: ``layer_lost``: the journal's open layer is another one, or its file is gone.
+            Fenced: a later writer has held this layer, or the point is committed or aborted.
+        """
+
+    def open_reader(self, replica: Replica, point_id: UUID, slot: str) -> LayerReader:
+        """Read one disk of a committed point, or of the open one (which then has no writer).
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+        """
+
+    def commit(self, replica: Replica, point: CommitPoint) -> JournalPoint:
+        """End all writers, check the layers, and make the point visible in one atomic act; then remake the
+        standby's definition and the runbook.
+
+        Called again for a committed point it only does what is left to do, and returns the same.
+
+        Raises:
+            RetryableError: ``target_check_failed``; ``layer_lost`` when the point is neither open nor
+                committed on the host.
+        """
+
+    def abort(self, replica: Replica, point_id: UUID, layers: Sequence[Layer]) -> None:
+        """End all writers of these layers and throw them away.
+
+        Does nothing to a committed point, nor when the host's open layers are others: a late abort touches
+        nothing else.
+        """
+
+    def remove(self, replica: Replica) -> None:
+        """Remove the standby VM, all its points and the journal; nothing when there is none."""
+
+    def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
+        """Start a VM in a fresh scratch layer above a point.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+            RefusedError: ``standby_running``.
+        """
+
+    def stop(self, replica: Replica, test_id: str | None) -> None:
+        """End a VM that `start` made; a test's definition and scratch layer go with it."""
+
+    def close(self) -> None:
+        """End the session; may be called twice."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostAccess:
+    """How a host is reached; secrets are in the clear here and never printed.
+
+    Attributes:
+        name: The host's name in bootpoint.
+        kind: ``kvm``, ``esxi``, ``hyperv`` or ``fake``.
+        address: DNS name or address; ``local`` for the machine the worker runs on.
+        port: TCP port of its control service.
+        user: Account.
+        fingerprint: Key fingerprint recorded at the first contact (``SHA256:…``).
+        ssh_key: Private key, PEM text.
+        password: Password.
+        settings: What only one kind knows: ``virt_type`` (``kvm`` or ``qemu``), …
+    """
+
+    name: str
+    kind: str
+    address: str
+    port: int
+    user: str
+    fingerprint: str | None = None
+    ssh_key: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,123 @@
+"""VMs of a replica on the fake host: the standby above the head, and tests; always in scratch layers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from hashlib import sha256
+from uuid import uuid5
+
+from bootpoint_common.errors import Code, error
+from bootpoint_worker.targets.base import JournalPoint, Nic, StartRequest, VirtualMachine
+from bootpoint_worker.targets.fake_call import Call
+from bootpoint_worker.targets.fake_journal import Manifest, identities
+from bootpoint_worker.targets.fake_machine import FakeVm
+
+
+def remake(call: Call, manifest: Manifest, point: JournalPoint) -> Manifest:
+    """Define the standby anew above a point; a running one is left as it is.
+
+    Inside a step. Does nothing when the standby stands on that point and nothing was written since.
+    """
+    host, name = call.host, manifest.replica.vm_name
+    vm = host.vms.get(name)
+    if vm is not None and vm.state == "running":
+        return manifest
+    below = {slot: host.layers[layer].backing for slot, layer in manifest.scratch.items()}
+    wanted = {slot: host.layers[layer] for slot, layer in identities(point).items()}
+    if vm is not None and below == wanted and not any(host.layers[s].written for s in manifest.scratch.values()):
+        return manifest
+    manifest = host.put_aside(manifest)
+    scratch = host.scratch_layers(manifest, identities(point))
+    uuid = str(uuid5(manifest.replica.replica_id, name))
+    host.vms[name] = FakeVm(name, uuid, "off", manifest.replica.replica_id, scratch, manifest.replica.nics)
+    return replace(manifest, scratch=scratch, vm_uuid=uuid, running=False)
+
+
+def start(call: Call, manifest: Manifest, point: JournalPoint, request: StartRequest) -> VirtualMachine:
+    """Start the standby itself, or go on where an earlier call for it broke off."""
+    host, name = call.host, manifest.replica.vm_name
+    with call.step("scratch"):
+        vm = host.vms.get(name)
+        if vm is not None and vm.state == "running":
+            message = f"VM {name} on host {host.name} is running"
+            raise error(Code.STANDBY_RUNNING, message, value=name, job=call.replica.job, host=host.name)
+        manifest = host.put_aside(manifest)
+        scratch = host.scratch_layers(manifest, identities(point))
+        uuid = str(uuid5(manifest.replica.replica_id, name))
+        # The journal says that bootpoint starts it before it runs: a crash in between must not look like drift.
+        manifest = replace(manifest, scratch=scratch, vm_uuid=uuid, recorded=True, running=not request.paused)
+        call.store(manifest)
+    with call.step("define"):
+        host.vms[name] = FakeVm(
+            name, uuid, "off", manifest.replica.replica_id, scratch, manifest.replica.nics, request.serial_log
+        )
+    return _run(call, name, paused=request.paused)
+
+
+def start_test(
+    call: Call, manifest: Manifest, point: JournalPoint, request: StartRequest, test_id: str
+) -> VirtualMachine:
+    """Start a test VM, or return the one of that id."""
+    host, name = call.host, manifest.test_name(test_id)
+    with call.step("scratch"):
+        vm = host.vms.get(name)
+        if vm is not None and vm.replica_id != manifest.replica.replica_id:
+            raise call.taken(name, f"VM {vm.uuid}")
+        if test_id not in manifest.tests:
+            scratch = host.scratch_layers(manifest, identities(point))
+            manifest = replace(manifest, tests={**manifest.tests, test_id: scratch})
+            call.store(manifest)
+    with call.step("define"):
+        if name not in host.vms:
+            uuid = str(uuid5(manifest.replica.replica_id, name))
+            nics = tuple(_isolated(nic, name, number) for number, nic in enumerate(manifest.replica.nics))
+            layers = manifest.tests[test_id]
+            host.vms[name] = FakeVm(name, uuid, "off", manifest.replica.replica_id, layers, nics, request.serial_log)
+    return _run(call, name, paused=request.paused)
+
+
+def stop(call: Call, manifest: Manifest) -> None:
+    """Stop the standby; its scratch layers stay."""
+    with call.step("end"):
+        vm = call.host.vms.get(manifest.replica.vm_name)
+        if vm is not None:
+            vm.state = "off"
+        call.store(replace(manifest, running=False))
+
+
+def stop_test(call: Call, manifest: Manifest, test_id: str) -> None:
+    """Stop a test VM, and remove its definition and its scratch layers."""
+    with call.step("end"):
+        _undefine(call, manifest, manifest.test_name(test_id))
+    with call.step("scratch"):
+        for identity in manifest.tests.get(test_id, {}).values():
+            call.host.layers.pop(identity, None)
+        left = {name: layers for name, layers in manifest.tests.items() if name != test_id}
+        call.store(replace(manifest, tests=left))
+
+
+def undefine_all(call: Call, manifest: Manifest) -> None:
+    """Remove every VM of the replica; inside a step."""
+    for name in [manifest.replica.vm_name, *(manifest.test_name(test_id) for test_id in manifest.tests)]:
+        _undefine(call, manifest, name)
+
+
+def _undefine(call: Call, manifest: Manifest, name: str) -> None:
+    vm = call.host.vms.get(name)
+    if vm is not None and vm.replica_id == manifest.replica.replica_id:
+        del call.host.vms[name]
+
+
+def _run(call: Call, name: str, *, paused: bool) -> VirtualMachine:
+    with call.step("run"):
+        vm = call.host.vms[name]
+        if not paused:
+            vm.state = "running"
+        return VirtualMachine(vm.name, vm.uuid, vm.state, vm.replica_id)
+
+
+def _isolated(nic: Nic, name: str, number: int) -> Nic:
+    """Return the card of a test VM: no network, and a MAC address of its own."""
+    digits = sha256(f"{name}/{number}".encode()).digest()
+    mac = "52:54:00:" + ":".join(f"{byte:02x}" for byte in digits[:3])
+    return replace(nic, network=None, mac=mac, connect=False)

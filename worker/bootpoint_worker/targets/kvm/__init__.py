@@ -1,0 +1,19 @@
+"""KVM hosts: libvirt and qcow2, on this machine or over SSH.
+
+Start reading at `target`; `journal` explains how a replica lies on the host.
+"""
+
+from __future__ import annotations
+
+from bootpoint_worker.targets.base import HostAccess
+from bootpoint_worker.targets.kvm.find import FoundReplica
+from bootpoint_worker.targets.kvm.fingerprint import fetch_fingerprint
+from bootpoint_worker.targets.kvm.target import KvmTarget
+
+
+def connect(access: HostAccess) -> KvmTarget:
+    """Make the driver of a host; the session opens with the first verb."""
+    return KvmTarget(access=access)
+
+
+__all__ = ["FoundReplica", "KvmTarget", "connect", "fetch_fingerprint"]

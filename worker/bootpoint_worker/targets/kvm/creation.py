@@ -1,0 +1,188 @@
+"""Making a replica's place on a host, after everything was checked; and removing it."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable
+from uuid import uuid4
+from xml.etree import ElementTree as ET
+
+import msgspec
+
+from bootpoint_common.errors import Code, error
+from bootpoint_worker.targets.base import Replica
+from bootpoint_worker.targets.kvm import domain, journal, script, standby
+from bootpoint_worker.targets.kvm.host import Host
+from bootpoint_worker.targets.kvm.inspect import problems
+from bootpoint_worker.targets.kvm.place import Place
+from bootpoint_worker.targets.kvm.qcow2 import checked_name
+from bootpoint_worker.targets.kvm.session import check
+
+
+def create(host: Host, replica: Replica, *, dry_run: bool) -> None:
+    """Check, then make the replica's directory and journal; see `Target.create`."""
+    _check_spec(host, replica)
+    found = problems(host)
+    if found:
+        raise error(Code.HOST_UNSUPPORTED, f"host {host.name}: {'; '.join(found)}", job=replica.job, host=host.name)
+    place = host.place(replica)
+    _check_place(host, place, replica)
+    _check_name(host, replica)
+    _check_devices(host, replica)
+    if not dry_run:
+        place.retried(lambda: _write(host, place, replica))
+
+
+def _write(host: Host, place: Place, replica: Replica) -> None:
+    before = host.read(place, replica)
+    if before is None:
+        manifest, digest = journal.Manifest(replica=replica, vm_uuid=uuid4()), journal.ABSENT
+    elif before.manifest.replica == replica:
+        return
+    else:
+        manifest, digest = msgspec.structs.replace(before.manifest, replica=replica), before.digest
+    data = journal.encode(manifest)
+    result = host.session.run(
+        script.script("place"),
+        host.storage_path(replica.storage),
+        place.directory,
+        digest,
+        journal.digest(data),
+        stdin=data,
+    )
+    if result.exit_code != script.CHANGED:
+        check(host.session, result, f"make {place.directory}")
+        return
+    place.retried(lambda: _write(host, place, replica))
+
+
+def _check_spec(host: Host, replica: Replica) -> None:
+    for disk in replica.disks:
+        checked_name(disk.disk_name, "storage.disk_name")
+        if disk.bus not in domain.BUSES:
+            raise _unsupported(host, replica, f"disk bus {disk.bus!r}", domain.BUSES, key="storage.bus", value=disk.bus)
+    if len({disk.disk_name for disk in replica.disks}) != len(replica.disks):
+        raise error(Code.SPEC_INVALID, "two disks have the same disk_name", key="storage.disk_name", job=replica.job)
+    for nic in replica.nics:
+        if nic.model not in domain.NIC_MODELS:
+            raise _unsupported(
+                host, replica, f"network card {nic.model!r}", domain.NIC_MODELS, key="nic.model", value=nic.model
+            )
+
+
+def _unsupported(host: Host, replica: Replica, what: str, served: Iterable[str], *, key: str, value: str) -> Exception:
+    names = ", ".join(served)
+    return error(
+        Code.HOST_UNSUPPORTED,
+        f"host {host.name} has no {what}; there are: {names}",
+        key=key,
+        value=value,
+        hint=f"choose one of {names}",
+        job=replica.job,
+        host=host.name,
+    )
+
+
+def _check_place(host: Host, place: Place, replica: Replica) -> None:
+    storage = host.storage_path(replica.storage)
+    said = check(
+        host.session, host.session.run(script.script("preflight"), storage, place.directory), "check the storage"
+    )
+    for line in said.text.splitlines():
+        word, _, rest = line.partition(" ")
+        if word == "storage":
+            raise error(
+                Code.STORAGE_UNKNOWN,
+                f"host {host.name} has no directory {storage}",
+                key="storage.name",
+                value=replica.storage,
+                job=replica.job,
+                host=host.name,
+            )
+        if word == "rights":
+            raise error(Code.HOST_PERMISSION, f"the account may not write to {rest}", job=replica.job, host=host.name)
+        if word == "foreign":
+            raise host.taken(replica, f"{rest} holds files that bootpoint did not make")
+
+
+def _check_name(host: Host, replica: Replica) -> None:
+    host.read(host.place(replica), replica)
+    found = host.hypervisor.state(replica.vm_name)
+    if found is None:
+        return
+    mark = domain.mark_of(found[1])
+    if mark is None or mark.replica_id != replica.replica_id:
+        raise host.taken(replica, "there is one that bootpoint did not make")
+
+
+def _check_devices(host: Host, replica: Replica) -> None:
+    wanted = {nic.network for nic in replica.nics if nic.network}
+    known = set(host.hypervisor.networks()) if wanted else set()
+    if wanted - known:
+        said = check(host.session, host.session.run(script.script("probe")), "list its bridges").text
+        known |= {line.split(" ", 1)[1] for line in said.splitlines() if line.startswith("bridge ")}
+    for network in sorted(wanted - known):
+        raise error(
+            Code.NETWORK_UNKNOWN,
+            f"host {host.name} has no network {network!r}; there are: {', '.join(sorted(known)) or 'none'}",
+            key="nic.network",
+            value=network,
+            job=replica.job,
+            host=host.name,
+        )
+    if replica.firmware == "uefi" and not _has_uefi(host):
+        raise error(
+            Code.HOST_UNSUPPORTED,
+            f"host {host.name} has no UEFI firmware for VMs: install ovmf",
+            key="vm.firmware",
+            value="uefi",
+            job=replica.job,
+            host=host.name,
+        )
+
+
+def _has_uefi(host: Host) -> bool:
+    with host.hypervisor.connection() as connection:
+        xml = connection.getDomainCapabilities(None, "x86_64", "q35", host.virt_type)
+    values = ET.fromstring(xml).iterfind("./os/enum[@name='firmware']/value")  # noqa: S314 - libvirtd made it
+    return any(value.text == "efi" for value in values)
+
+
+def remove(host: Host, replica: Replica) -> None:
+    """Remove the VMs, then the files, the journal last; see `Target.remove`.
+
+    Raises:
+        RefusedError: ``standby_running``: a live copy is never deleted.
+    """
+    place = host.place(replica)
+
+    def again() -> None:
+        if host.read(place, replica) is None:
+            return
+        with place.guarded():
+            before = host.must_read(place, replica)
+            manifest = before.manifest
+            if standby.owned_state(host, manifest) == "running":
+                raise error(
+                    Code.STANDBY_RUNNING,
+                    f"{replica.vm_name} is running on host {host.name}",
+                    job=replica.job,
+                    host=host.name,
+                )
+            for test in manifest.tests:
+                name = standby.machine_name(replica, test.test_id)
+                standby.remove_machine(host, name, replica.replica_id)
+            standby.remove_machine(host, replica.vm_name, replica.replica_id)
+            host.step("remove:files")
+            stems = sorted({file.split(".scratch-")[0].split(".branch-")[0] for file in _stems(manifest)})
+            place.change("remove", before, None, *stems, what=f"remove {posixpath.basename(place.directory)}")
+
+    place.retried(again)
+
+
+def _stems(manifest: journal.Manifest) -> set[str]:
+    """Return the disk names of all files that the journal names."""
+    stems = {disk.disk_name for disk in manifest.replica.disks}
+    layers = [disk.file for point in manifest.points for disk in point.disks]
+    layers += [layer.file for layer in manifest.open.layers] if manifest.open else []
+    return stems | {file.rsplit(".", 2)[0] for file in layers}

@@ -1,0 +1,94 @@
+"""A read-only view of one disk of a point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from bootpoint_common.units import MiB
+from bootpoint_worker.targets.kvm.client import Client, Disconnected, broken, refused
+from bootpoint_worker.targets.kvm.session import unreachable
+
+#: Metadata context that tells which ranges read as zero (NBD protocol, "base:allocation").
+ALLOCATION = "base:allocation"
+
+#: NBD_STATE_ZERO of that context.
+STATE_ZERO = 2
+
+#: Largest read request in bytes.
+LARGEST_READ = 8 * MiB
+
+#: Largest range in bytes that one status request asks about.
+LARGEST_STATUS = 1024 * MiB
+
+
+class KvmReader:
+    """A reader; see `LayerReader`.
+
+    Args:
+        client: The connection to the reader's server.
+        size_bytes: Size of the disk.
+        host: The host's name.
+        release: Ends the server for certain.
+    """
+
+    def __init__(self, *, client: Client, size_bytes: int, host: str, release: Callable[[], None]) -> None:
+        self.size_bytes = size_bytes
+        self._client: Client | None = client
+        self._host = host
+        self._release = release
+
+    def read(self, offset: int, length: int) -> bytes:
+        """Read bytes; see `LayerReader.read`."""
+        import nbd
+
+        buffer = bytearray(length)
+        for start in range(0, length, LARGEST_READ):
+            part = nbd.Buffer.from_buffer(memoryview(buffer)[start : start + LARGEST_READ])
+            self._ask("read", nbd.NBD.aio_pread, part, offset + start)
+        return bytes(buffer)
+
+    def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
+        """Ask what reads as zero; see `LayerReader.extents`."""
+        end = offset + length
+        while offset < end:
+            found = self._status(offset, min(end - offset, LARGEST_STATUS))
+            for described, flags in zip(found[::2], found[1::2], strict=True):
+                # The last answer may reach beyond what was asked for.
+                part = min(described, end - offset)
+                if part:
+                    yield offset, part, bool(flags & STATE_ZERO)
+                offset += part
+
+    def _status(self, offset: int, length: int) -> list[int]:
+        """Return lengths and flags, by turns."""
+        import nbd
+
+        found: list[int] = []
+
+        def keep(_context: str, _offset: int, entries: list[int], _failed: object) -> int:
+            found.extend(entries)
+            return 0
+
+        self._ask("map", nbd.NBD.aio_block_status, length, offset, keep)
+        return found
+
+    def close(self) -> None:
+        """Let go; see `LayerReader.close`."""
+        client, self._client = self._client, None
+        if client is not None:
+            client.close()
+            self._release()
+
+    def _ask(self, what: str, send: Callable[..., int], *arguments: object) -> None:
+        import nbd
+
+        if self._client is None:
+            raise ValueError("the reader is closed")
+        try:
+            self._client.finish(send(self._client.handle, *arguments))
+        except nbd.Error as exc:
+            if self._client.alive and not broken(exc):
+                raise refused(self._host, exc, what) from exc
+            raise unreachable(self._host, "the server of a point ended") from exc
+        except Disconnected as exc:
+            raise unreachable(self._host, f"the server of a point ended: {exc}") from exc

@@ -1,0 +1,14 @@
+# Start a long command that outlives this connection, or find it running or ended. $1 directory, $2 operation id, then
+# the command; it runs in the replica's directory.
+hold "$1"
+cd "$1" || exit 1
+at="$1/run/op-$2"
+shift 2
+[ -e "$at.exit" ] && exit 0
+if [ -e "$at.pid" ]; then
+  read -r process <"$at.pid"
+  grep -qzsF -e "$at" "/proc/$process/cmdline" && exit 0
+fi
+setsid sh -c 'at=$1; shift; "$@" >"$at.out" 2>&1; printf "%s\n" "$?" >"$at.new"; mv -fT "$at.new" "$at.exit"' \
+  bootpoint-operation "$at" "$@" </dev/null >/dev/null 2>&1 9>&- &
+echo $! >"$at.pid"

@@ -1,0 +1,16 @@
+# Wait a few seconds for a long command. $1 directory, $2 operation id. Prints exit code and output when it has ended;
+# 71: it still runs, 72: it is gone without a trace (the host was restarted).
+at="$1/run/op-$2"
+turn=0
+while [ "$turn" -lt 40 ]; do
+  if [ -e "$at.exit" ]; then
+    cat "$at.exit"
+    tail -c 65536 "$at.out"
+    exit 0
+  fi
+  read -r process <"$at.pid" || exit 72
+  grep -qzsF -e "$at" "/proc/$process/cmdline" || { [ -e "$at.exit" ] && continue; exit 72; }
+  if [ "$turn" -lt 20 ]; then sleep 0.02; else sleep 0.2; fi
+  turn=$((turn + 1))
+done
+exit 71

@@ -1,0 +1,70 @@
+# Shared by all scripts. Exit codes of ours: 70 no such replica, 75 busy, 76 the journal is another one by now,
+# 77 fenced, 78 the layer's file is gone, 79 a server can't be ended.
+set -u
+umask 077
+export LC_ALL=C PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+sockets=/run/bootpoint
+
+# hold DIRECTORY: take the replica's lock until this script ends. Daemons are started with 9>&-, else they keep it.
+hold() {
+  [ -d "$1" ] || exit 70
+  exec 9>>"$1/.lock" || exit 1
+  flock -w 30 9 || { echo "the lock of $1 is held by somebody else" >&2; exit 75; }
+}
+
+# enter DIRECTORY DIGEST: take the lock, and go on only if the journal is still the one that the caller has read.
+enter() {
+  hold "$1"
+  have=absent
+  if [ -e "$1/manifest.json" ]; then have=$(sha256sum <"$1/manifest.json") || exit 1; fi
+  [ "${have%% *}" = "$2" ] || exit 76
+  cd "$1" || exit 1
+}
+
+# receive FILE DIGEST: standard input becomes the file, whole or not at all, and survives a power cut.
+receive() {
+  cat >".$1.new" || exit 1
+  got=$(sha256sum <".$1.new") || exit 1
+  [ "${got%% *}" = "$2" ] || { echo "$1 arrived incomplete" >&2; exit 1; }
+  sync ".$1.new" && mv -fT ".$1.new" "$1" && sync . || exit 1
+}
+
+# servers LAYER: the process ids of all qemu-nbd that serve it, found by their sockets' names, whoever started them.
+servers() {
+  grep -lzsF -e "$sockets/$1." /proc/[0-9]*/cmdline | while IFS= read -r found; do
+    process=${found%/cmdline}
+    name=
+    read -r name 2>/dev/null <"$process/comm"
+    [ "$name" = qemu-nbd ] && echo "${process#/proc/}"
+  done
+}
+
+# end_servers LAYER: end them, and return only when they are gone for certain. What was flushed stays.
+end_servers() {
+  turn=0
+  while pids=$(servers "$1"); [ -n "$pids" ]; do
+    signal=TERM
+    [ "$turn" -gt 15 ] && signal=KILL
+    [ "$turn" -gt 150 ] && { echo "qemu-nbd $pids does not end" >&2; exit 79; }
+    kill -"$signal" $pids 2>/dev/null
+    sleep 0.1
+    turn=$((turn + 1))
+  done
+  rm -f "$sockets/$1".*
+}
+
+# write_fence LAYER NUMBER
+write_fence() {
+  printf '%s\n' "$2" >"run/.$1.new" && sync "run/.$1.new" && mv -fT "run/.$1.new" "run/$1.fence" && sync run || exit 1
+}
+
+# make_layer FILE BASE SIZE PREALLOCATION: an empty layer, its own and its backing format written into it.
+make_layer() {
+  options="cluster_size=65536,lazy_refcounts=off,compat=1.1"
+  if [ "$2" = - ]; then
+    qemu-img create -q -f qcow2 -o "$options,preallocation=$4" "$1" "$3" || exit 1
+  else
+    qemu-img create -q -f qcow2 -F qcow2 -b "$2" -o "$options" "$1" "$3" || exit 1
+  fi
+  sync "$1" || exit 1
+}

@@ -1,0 +1,7 @@
+# Start the server of one reader. $1 directory, $2 file, $3 layer id, $4 the reader's name. Prints the socket.
+[ -f "$1/$2" ] || exit 78
+mkdir -p -m 0700 "$sockets" || exit 1
+at="$sockets/$3.r$4"
+qemu-nbd --fork -e 1 -r -k "$at.sock" --pid-file "$at.pid" --cache=writeback -f qcow2 "$1/$2" \
+  </dev/null >/dev/null 2>"$at.log" || { cat "$at.log" >&2; exit 1; }
+echo "$at.sock"

@@ -1,0 +1,196 @@
+"""The KVM driver: every verb of `Target`, each carried out by the module of its name."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NoReturn
+from uuid import UUID
+
+from bootpoint_common.errors import Code, Fenced, error
+from bootpoint_worker.targets.base import (
+    CommitPoint,
+    HostAccess,
+    HostInfo,
+    Journal,
+    JournalPoint,
+    Layer,
+    OpenPoint,
+    Replica,
+    StartRequest,
+    VirtualMachine,
+)
+from bootpoint_worker.targets.kvm import commit, creation, find, inspect, journal, opening, running, script, standby
+from bootpoint_worker.targets.kvm.client import Client
+from bootpoint_worker.targets.kvm.domain import mark_of
+from bootpoint_worker.targets.kvm.host import Host, no_step
+from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
+from bootpoint_worker.targets.kvm.place import Changed, Place
+from bootpoint_worker.targets.kvm.qcow2 import layer_id
+from bootpoint_worker.targets.kvm.reader import ALLOCATION, KvmReader
+from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
+from bootpoint_worker.targets.kvm.ssh import SshSession
+from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
+
+
+class KvmTarget:
+    """A KVM host; see `Target`.
+
+    Args:
+        access: How it is reached. Settings: ``virt_type`` (``kvm`` or ``qemu``), ``libvirt_socket`` (path on the host).
+        step: Called with a name before each step that a crash could separate from the one before it.
+    """
+
+    #: Each layer costs reads some: 22 points and the base are about twice the time of a flat file.
+    point_limit = 22
+    resumes_after_crash = True
+    can_test_while_open = True
+    #: Seconds; a server starts in milliseconds, so giving way often is cheap.
+    slice_seconds = 60.0
+
+    def __init__(self, *, access: HostAccess, step: Callable[[str], None] = no_step) -> None:
+        session: Session = LocalSession(host=access.name) if access.address == "local" else SshSession(access=access)
+        self.host = Host(
+            name=access.name,
+            session=session,
+            hypervisor=Hypervisor(session=session, socket=access.settings.get("libvirt_socket")),
+            virt_type=access.settings.get("virt_type", "kvm"),
+            step=step,
+        )
+
+    def inspect_host(self) -> HostInfo:
+        """See `Target.inspect_host`."""
+        return inspect.inspect_host(self.host)
+
+    def inspect(self, replica: Replica) -> Journal | None:
+        """See `Target.inspect`."""
+        snapshot = self.host.read(self.host.place(replica), replica)
+        if snapshot is None:
+            found = self.host.hypervisor.state(replica.vm_name)
+            mark = mark_of(found[1]) if found else None
+            if found and (mark is None or mark.replica_id != replica.replica_id):
+                raise self.host.taken(replica, "there is one that bootpoint did not make")
+            return None
+        state, drift = standby.observe(self.host, snapshot)
+        return journal.describe(snapshot.manifest, standby=state, drift=drift)
+
+    def create(self, replica: Replica, *, dry_run: bool = False) -> None:
+        """See `Target.create`."""
+        creation.create(self.host, replica, dry_run=dry_run)
+
+    def open(self, replica: Replica, point: OpenPoint) -> tuple[Layer, ...]:
+        """See `Target.open`."""
+        return opening.open_point(self.host, replica, point)
+
+    def open_writer(self, replica: Replica, layer: Layer, writer: int) -> KvmWriter:
+        """See `Target.open_writer`."""
+        place = self.host.place(replica)
+        path, size = place.retried(lambda: self._serve(place, replica, layer, writer))
+        name = layer_id(layer.identity)
+        why = partial(explain, self.host.session, place.directory, layer.identity, name, writer)
+        return KvmWriter(
+            client=Client(session=self.host.session, path=path), explain=why, host=self.host.name, size_bytes=size
+        )
+
+    def _serve(self, place: Place, replica: Replica, layer: Layer, writer: int) -> tuple[str, int]:
+        before = self.host.read(place, replica)
+        manifest = before.manifest if before else None
+        opened = manifest.open if manifest else None
+        if before is None or manifest is None or opened is None or opened.point_id != layer.point_id:
+            over = manifest is not None and (manifest.point(layer.point_id) or layer.point_id in manifest.aborted)
+            if over:
+                raise Fenced(f"point {layer.point_id} is committed or aborted")
+            self._lost(layer)
+        entry = next((e for e in opened.layers if (e.slot, e.file) == (layer.slot, layer.identity)), None)
+        if entry is None:
+            self._lost(layer)
+        name = layer_id(layer.identity)
+        result = self.host.session.run(
+            script.script("serve"), place.directory, before.digest, layer.identity, name, str(writer)
+        )
+        if result.exit_code == script.CHANGED:
+            raise Changed
+        if result.exit_code == script.FENCED:
+            raise Fenced(f"a later claim than {writer} has held {layer.identity}, or it is closed")
+        if result.exit_code == script.GONE:
+            self._lost(layer)
+        if result.exit_code in (script.BUSY, script.STUCK):
+            raise error(Code.BUSY, f"{layer.identity}: {result.stderr.strip()}", host=self.host.name)
+        return check(self.host.session, result, f"serve {layer.identity}").text.strip(), entry.size_bytes
+
+    def _lost(self, layer: Layer) -> NoReturn:
+        raise error(Code.LAYER_LOST, f"host {self.host.name} has no open layer {layer.identity}", host=self.host.name)
+
+    def open_reader(self, replica: Replica, point_id: UUID, slot: str) -> KvmReader:
+        """See `Target.open_reader`."""
+        place = self.host.place(replica)
+        entry = self._layer_of(place, replica, point_id, slot)
+        layer, name = layer_id(entry.file), secrets.token_hex(4)
+        said = place.run("show", entry.file, layer, name, what=f"show {entry.file}").text
+        release = partial(self._hide, layer, name)
+        try:
+            client = Client(session=self.host.session, path=said.strip(), contexts=(ALLOCATION,))
+        except BaseException:
+            release()
+            raise
+        return KvmReader(client=client, size_bytes=entry.size_bytes, host=self.host.name, release=release)
+
+    def _hide(self, layer: str, name: str) -> None:
+        check(self.host.session, self.host.session.run(script.script("hide"), layer, name), "end a reader's server")
+
+    def _layer_of(self, place: Place, replica: Replica, point_id: UUID, slot: str) -> journal.LayerEntry:
+        snapshot = self.host.read(place, replica)
+        entries: tuple[journal.LayerEntry, ...] = ()
+        if snapshot is not None:
+            manifest = snapshot.manifest
+            point = manifest.point(point_id)
+            if point is not None:
+                entries = point.disks
+            elif manifest.open is not None and manifest.open.point_id == point_id:
+                entries = manifest.open.layers
+        found = next((entry for entry in entries if entry.slot == slot), None)
+        if found is None:
+            raise error(
+                Code.NO_SUCH_POINT,
+                f"{replica.vm_name} on host {self.host.name} has no point {point_id} with a disk {slot!r}",
+                value=str(point_id),
+                job=replica.job,
+                host=self.host.name,
+            )
+        return found
+
+    def commit(self, replica: Replica, point: CommitPoint) -> JournalPoint:
+        """See `Target.commit`."""
+        return commit.commit_point(self.host, replica, point)
+
+    def abort(self, replica: Replica, point_id: UUID, layers: Sequence[Layer]) -> None:
+        """See `Target.abort`."""
+        opening.abort_point(self.host, replica, point_id, layers)
+
+    def remove(self, replica: Replica) -> None:
+        """See `Target.remove`."""
+        creation.remove(self.host, replica)
+
+    def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
+        """See `Target.start`."""
+        return running.start(self.host, replica, request)
+
+    def stop(self, replica: Replica, test_id: str | None) -> None:
+        """See `Target.stop`."""
+        running.stop(self.host, replica, test_id)
+
+    def find_replicas(self) -> list[find.FoundReplica]:
+        """Return every replica that the host knows of itself, for work without a database."""
+        return find.find_replicas(self.host)
+
+    def find_by_vm(self, name: str) -> find.FoundReplica | None:
+        """Return the replica of a VM by its name or libvirt's id; None when there is none."""
+        return find.find_by_vm(self.host, name)
+
+    def close(self) -> None:
+        """See `Target.close`."""
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.host.session.close)
+            stack.callback(self.host.hypervisor.close)
