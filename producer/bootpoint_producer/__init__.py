@@ -1,0 +1,1 @@
+"""The agent: reads the disks of a machine and publishes what changed."""

@@ -1,0 +1,264 @@
+"""The agent: hears orders, begins runs, and shows that it lives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from bootpoint_common import machine, message
+from bootpoint_common.config import AgentConfig
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.identity import new_id
+from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
+from bootpoint_common.stream.sender import StreamSender
+
+from . import diskmap
+from .link import Link
+from .run import Run, Tools
+from .snapshots import choose, remove_leftovers
+from .snapshots.base import Snapshot
+from .state import AgentState, Identity
+
+_log = logging.getLogger(__name__)
+
+#: Version of this program, as the control plane shows it.
+VERSION = "0.1.0"
+
+#: Seconds between heartbeats; also between hellos that nobody answered yet.
+HEARTBEAT_SECONDS = 10.0
+HELLO_SECONDS = 2.0
+
+#: Seconds until a lost connection is tried again.
+AGAIN_SECONDS = 1.0
+
+
+class Agent:
+    """A running agent: threads for its inbox, its heartbeat, its bundles and its run.
+
+    Args:
+        state: Its directory; it has joined.
+        config: Settings of the machine's owner.
+        carrier: Its connections.
+        machine_now: This machine's identity.
+
+    Raises:
+        RefusedError: ``agent_is_a_copy``.
+    """
+
+    def __init__(
+        self,
+        state: AgentState,
+        config: AgentConfig,
+        carrier: AgentCarrier,
+        *,
+        machine_now: dict[str, Any] | None = None,
+    ) -> None:
+        identity = state.identity()
+        if identity is None:
+            raise error(
+                Code.NO_SUCH_AGENT, "this agent has not joined yet", hint="run `bootpoint-agent join -` with a token"
+            )
+        self._machine = machine_now if machine_now is not None else machine.identity()
+        refuse_copy(identity, self._machine)
+        self.welcomed = threading.Event()
+        self._state = state
+        self._config = config
+        self._files = [Path(entry.removeprefix("file:")) for entry in config.files]
+        self._carrier = carrier
+        self._link = Link(identity, carrier, new_id())
+        self._sender = StreamSender(connect=carrier.publisher)
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self._runs: dict[UUID, Run] = {}
+        self._working: dict[UUID, threading.Thread] = {}
+        self._threads = [
+            threading.Thread(target=self._inbox, name="agent inbox", daemon=True),
+            threading.Thread(target=self._heartbeat, name="agent heartbeat", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Check what is held, clean up after a dead agent, and start the threads."""
+        for dropped in self._state.check():
+            _log.warning("block map dropped: its digests don't match", extra={"map": dropped})
+        remove_leftovers(self._files)
+        self._sender.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End runs and threads."""
+        self._stop.set()
+        with self._lock:
+            runs, working = list(self._runs.values()), list(self._working.values())
+        for run in runs:
+            run.stop()
+        self._sender.close()
+        # A run at its end releases its snapshot.
+        for thread in (*working, *self._threads):
+            thread.join(10.0)
+        self._carrier.close()
+
+    # --- threads
+
+    def _heartbeat(self) -> None:
+        while not self._stop.is_set():
+            if not self.welcomed.is_set():
+                self._link.send(self._hello())
+                self.welcomed.wait(HELLO_SECONDS)
+                continue
+            with self._lock:
+                runs = list(self._runs.values())
+            self._link.send(message.Heartbeat(runs=[run.progress() for run in runs]))
+            self._stop.wait(HEARTBEAT_SECONDS)
+
+    def _hello(self) -> message.Hello:
+        with self._lock:
+            runs = list(self._runs)
+        return message.Hello(
+            protocol=message.PROTOCOL,
+            version=VERSION,
+            incarnation=self._link.incarnation,
+            machine=self._machine,
+            runs=runs,
+        )
+
+    def _inbox(self) -> None:
+        while not self._stop.is_set():
+            try:
+                consumer = self._carrier.inbox()
+            except CarrierLost as lost:
+                _log.info("no connection to the broker", extra={"cause": str(lost)})
+                self._stop.wait(AGAIN_SECONDS)
+                continue
+            try:
+                while not self._stop.is_set():
+                    delivery = consumer.get(0.5)
+                    if delivery is not None:
+                        self._hear_safely(delivery.body)
+                        consumer.ack(delivery.tag)
+            except CarrierLost as lost:
+                _log.info("connection to the broker lost", extra={"cause": str(lost)})
+                # A new connection may reach a broker that forgot us: say hello again, with the same incarnation.
+                self.welcomed.clear()
+            finally:
+                consumer.close()
+
+    # --- messages
+
+    def _hear_safely(self, body: bytes) -> None:
+        try:
+            self._hear(body)
+        except Exception:  # noqa: BLE001 - the thread's boundary: a full disk must not make the agent deaf for ever
+            _log.exception("message not taken; what matters is said again")
+
+    def _hear(self, body: bytes) -> None:
+        try:
+            heard = self._link.open(body)
+        except (BootpointError, msgspec.MsgspecError) as problem:
+            _log.warning("message refused", extra={"cause": str(problem)})
+            return
+        match heard:
+            case message.Welcome():
+                if heard.incarnation == self._link.incarnation:
+                    self.welcomed.set()
+            case message.StartRun():
+                self._begin(heard)
+            case message.Ask():
+                threading.Thread(target=self._answer, args=(heard,), name=f"answer {heard.kind}", daemon=True).start()
+            case message.Credit() | message.ResendFrom():
+                self._tell_all(heard)
+            case message.Ready() | message.Committed() | message.Aborted():
+                self._tell(heard)
+
+    def _tell_all(self, heard: message.ToAgent) -> None:
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.tell(heard)
+
+    def _tell(self, heard: message.Ready | message.Committed | message.Aborted) -> None:
+        with self._lock:
+            run = self._runs.get(heard.run)
+        if run is not None:
+            run.tell(heard)
+        elif isinstance(heard, message.Committed):
+            # The run ended without this agent: it was the last breath of an earlier start.
+            self._state.adopt(heard.replica_id, heard.point_id)
+        elif isinstance(heard, message.Aborted) and heard.replica_id is not None and heard.point_id is not None:
+            self._state.drop(heard.replica_id, heard.point_id)
+
+    def _begin(self, order: message.StartRun) -> None:
+        with self._lock:
+            if order.run in self._runs or order.run in self._state.ended() or datetime.now(UTC) > order.expires_at:
+                return
+            run = Run(order, self._tools())
+            self._runs[order.run] = run
+            thread = threading.Thread(target=self._work, args=(run,), name=f"run {order.number}", daemon=True)
+            self._working[order.run] = thread
+        thread.start()
+        self._link.send(message.Heartbeat(runs=[run.progress()]))
+
+    def _work(self, run: Run) -> None:
+        try:
+            run.work()
+        except Exception:  # noqa: BLE001 - the thread's boundary: the run has ended as far as it could
+            _log.exception("run broke off", extra={"run": run.order.number})
+        finally:
+            with self._lock:
+                self._runs.pop(run.order.run, None)
+                self._working.pop(run.order.run, None)
+
+    def _answer(self, asked: message.Ask) -> None:
+        if datetime.now(UTC) > asked.expires_at:
+            return
+        try:
+            answer = self._disks() if asked.kind == "disks" else None
+            problem = (
+                None
+                if answer is not None
+                else error(Code.AGENT_TOO_OLD, f"this agent knows no question {asked.kind!r}")
+            )
+        except BootpointError as failed:
+            answer, problem = None, failed
+        told = None
+        if problem is not None:
+            told = message.Problem(code=str(problem.code), message=problem.message, hint=problem.hint)
+        self._link.send(message.Answer(request=asked.request, answer=answer, problem=told))
+
+    # --- disks
+
+    def _disks(self) -> dict[str, Any]:
+        return diskmap.inventory(self._files)
+
+    def _tools(self) -> Tools:
+        return Tools(
+            state=self._state,
+            link=self._link,
+            sender=self._sender,
+            resolve=self._resolve,
+            choose=self._choose,
+        )
+
+    def _resolve(self, disk_id: str) -> Path:
+        return diskmap.resolve(disk_id, self._files)
+
+    def _choose(self, paths: dict[str, Path]) -> Snapshot:
+        choice = choose(paths, str(self._config.snapshot))
+        _log.info("snapshot chosen", extra={"kind": choice.snapshot.kind, "reason": choice.reason})
+        return choice.snapshot
+
+
+def refuse_copy(identity: Identity, now: dict[str, Any]) -> None:
+    """Refuse to speak as another machine.
+
+    Raises:
+        RefusedError: ``agent_is_a_copy``.
+    """
+    if not machine.same_machine(identity.machine, now):
+        raise error(Code.AGENT_IS_A_COPY, f"this is a copy of agent {identity.name}: join again", value=identity.name)

@@ -1,0 +1,152 @@
+"""One disk's way into one replica's stream: what changed, then the changed segments, then the seal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from bootpoint_common.blockmap import BlockMap
+from bootpoint_common.bundle import MAX_RAW, Kind, Seal, Sealer, encode, encode_seal, encode_segments
+from bootpoint_common.cipher import AgentKey
+from bootpoint_common.digest import SegmentTable
+from bootpoint_common.message import DiskProgress
+
+from .pipeline import Encoded, Pipeline, encode_chunk
+from .scan import Chunk, Counters, scan
+from .sources.base import Source
+from .trackers.base import Tracker
+
+#: Changed segments of one map bundle: 36 bytes each, so that it stays well below the largest bundle.
+SEGMENTS = MAX_RAW // 64
+
+#: Makes what iterates encoded chunks; the one below does it without threads.
+Encoding = Callable[[Iterable[Chunk]], AbstractContextManager[Iterable[Encoded]]]
+
+
+def in_line(chunks: Iterable[Chunk]) -> AbstractContextManager[Iterable[Encoded]]:
+    """Encode in the caller's thread: for tests that step."""
+    return nullcontext(Encoded(chunk, encode_chunk(chunk)) for chunk in chunks)
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """What a disk's increment stands on.
+
+    Attributes:
+        base: Path of the base's block map, where it is held.
+        head: The head's segment digests, where the map is not held.
+        fallback: Why the map is not held; None for a full copy or a held base.
+    """
+
+    base: Path | None = None
+    head: SegmentTable | None = None
+    fallback: str | None = None
+
+
+class Feed:
+    """Makes the bundles of one disk for one replica; iterated once.
+
+    Args:
+        slot: Which disk.
+        source: The disk, held still.
+        tracker: Where to look for changes.
+        ground: What the increment stands on.
+        candidate_path: Where the block map of the new point is written.
+        key: The agent's key.
+        point_id: The new point.
+        point_disk_id: The stream.
+        before_seal: Called with size and root once the map is synced; must make them durable.
+        confirm_consistency: Returns what the snapshot turned out to be worth, once everything is read.
+        encoding: Compresses ahead, in threads.
+    """
+
+    def __init__(
+        self,
+        *,
+        slot: str,
+        source: Source,
+        tracker: Tracker,
+        ground: Ground,
+        candidate_path: Path,
+        key: AgentKey,
+        point_id: UUID,
+        point_disk_id: UUID,
+        before_seal: Callable[[str, int, bytes], None],
+        confirm_consistency: Callable[[], str],
+        encoding: Encoding = Pipeline,
+    ) -> None:
+        self.slot = slot
+        self.point_disk_id = point_disk_id
+        self.counters = Counters()
+        self.sealed = False
+        self._source = source
+        self._tracker = tracker
+        self._ground = ground
+        self._candidate_path = candidate_path
+        self._sealer = Sealer(key, point_id, point_disk_id)
+        self._before_seal = before_seal
+        self._confirm_consistency = confirm_consistency
+        self._encoding = encoding
+
+    def bodies(self) -> Iterator[tuple[bytes, int]]:
+        """Yield each bundle with the cumulative offset of its end, in order; the last one is the seal.
+
+        Raises:
+            BootpointError: ``disk_read_error``, ``disk_changed``, and what `before_seal` raises.
+        """
+        with ExitStack() as stack:
+            base = stack.enter_context(BlockMap.open(self._ground.base)) if self._ground.base is not None else None
+            size = self._source.size_bytes
+            candidate = (
+                base.copy_to(self._candidate_path, size) if base else BlockMap.create(self._candidate_path, size)
+            )
+            stack.enter_context(candidate)
+            chunks = scan(
+                self._source, self._tracker, candidate, base=base, head=self._ground.head, counters=self.counters
+            )
+            for encoded in stack.enter_context(self._encoding(chunks)):
+                yield self._sealed(encoded.body)
+            yield from self._ending(candidate)
+        self.sealed = True
+
+    def _ending(self, candidate: BlockMap) -> Iterator[tuple[bytes, int]]:
+        changed = candidate.rehash(self._ground.head)
+        for start in range(0, len(changed), SEGMENTS):
+            yield self._sealed(encode(Kind.MAP, (), encode_segments(changed[start : start + SEGMENTS])))
+        root = candidate.root()
+        candidate.sync()
+        consistency = self._confirm_consistency()
+        # The map must outlive a power cut before the worker can learn that the stream is whole: else a point could be
+        # committed that this agent knows nothing of.
+        self._before_seal(self.slot, self._source.size_bytes, root)
+        seal = Seal(
+            root=root.hex(),
+            chain=self._sealer.chain.hex(),
+            changed_bytes=self.counters.changed_bytes + self.counters.zero_bytes,
+            scanned_bytes=self.counters.scanned_bytes,
+            zero_bytes=self.counters.zero_bytes,
+            wire_bytes=self._sealer.offset,
+            tracker=self._tracker.name,
+            fallback=self._ground.fallback,
+            skipped=(),
+            consistency=consistency,
+        )
+        yield self._sealed(encode_seal(seal))
+
+    def _sealed(self, encoded: bytes) -> tuple[bytes, int]:
+        body = self._sealer.seal(encoded)
+        return body, self._sealer.offset
+
+    def progress(self, credit_wait_seconds: float) -> DiskProgress:
+        """Return how far the disk is."""
+        return DiskProgress(
+            slot=self.slot,
+            size_bytes=self._source.size_bytes,
+            scanned_bytes=self.counters.scanned_bytes,
+            changed_bytes=self.counters.changed_bytes + self.counters.zero_bytes,
+            wire_bytes=self._sealer.offset,
+            credit_wait_seconds=credit_wait_seconds,
+        )

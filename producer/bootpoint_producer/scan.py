@@ -1,0 +1,285 @@
+"""Finding what differs from the base, and cutting it into chunks.
+
+::
+
+    candidates ─► whole grains ─► read ─► entries ─► compare with the map ─► grains that differ ─► chunks
+    (a tracker)                   holes aren't        (the candidate map is     data, or zero
+                                  read                a copy of the base's)
+
+The candidate map starts as a copy of the base's map, or as the map of an empty disk: either way it describes
+what the replica holds now, and what is found to differ is put into it. So a grain that became zero travels as
+a zero extent where the replica holds data, and not at all where it holds zeros already.
+
+Where the agent lost the base's map and knows the head's segment digests only, it can't tell which grains of a
+segment differ: every grain of each segment whose digest differs travels then, zeros as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+
+from bootpoint_common.blockmap import BlockMap
+from bootpoint_common.bundle import MAX_EXTENTS, MAX_RAW
+from bootpoint_common.digest import ENTRY, SEGMENT, ZERO_ENTRY, SegmentTable, grain_digests, segment_digest
+from bootpoint_common.extent import Extent, merge
+from bootpoint_common.units import GRAIN, MiB, round_up
+from bootpoint_producer.sources.base import READ, Source
+from bootpoint_producer.trackers.base import Tracker
+
+#: Grains whose entries are looked at together where nothing is read: 1 MiB of entries.
+_LOOK = MiB // ENTRY
+
+_ZERO_READ = bytes(READ)
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Some of what differs.
+
+    Attributes:
+        extents: Ascending, made of whole grains (of the disk's last grain, the bytes that exist).
+        payload: The data of those that aren't zero, one after the other; at most 1 MiB.
+    """
+
+    extents: tuple[Extent, ...]
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Counters:
+    """What a scan has done so far.
+
+    Attributes:
+        scanned_bytes: Bytes that were read.
+        changed_bytes: Bytes that travel as data.
+        zero_bytes: Bytes that travel as zero extents.
+    """
+
+    scanned_bytes: int = 0
+    changed_bytes: int = 0
+    zero_bytes: int = 0
+
+
+def scan(
+    source: Source,
+    tracker: Tracker,
+    candidate: BlockMap,
+    *,
+    base: BlockMap | None = None,
+    head: SegmentTable | None = None,
+    counters: Counters | None = None,
+) -> Iterator[Chunk]:
+    """Find what differs from the replica's head, and bring the candidate map up to date with the source.
+
+    The map is complete when the iterator has ended.
+
+    Args:
+        source: The disk.
+        tracker: Where to look; not asked when ``head`` is given, as everything has to be looked at.
+        candidate: ``base.copy_to(…, source.size_bytes)``, or a new map of that size.
+        base: The base's map, for the tracker and for growth.
+        head: The head's segment digests, where the base's map was lost; excludes ``base``.
+        counters: Counted up on the way.
+
+    Raises:
+        BootpointError: ``disk_read_error``.
+        ValueError: The maps don't fit together.
+    """
+    if candidate.size_bytes != source.size_bytes or (base is not None and head is not None):
+        raise ValueError("the candidate map is of the source's size, and there is either a base's map or a head")
+    counters = counters if counters is not None else Counters()
+    builder = _Builder(counters)
+    if head is not None:
+        yield from _scan_segments(source, candidate, head.grown(source.size_bytes), builder)
+    else:
+        for extent in whole_grains(_candidates(source, tracker, base), source.size_bytes):
+            if extent.zero:
+                yield from _became_zero(candidate, extent, builder)
+            else:
+                yield from _compare(source, candidate, extent, builder)
+    yield from builder.rest()
+
+
+def whole_grains(extents: Iterator[Extent], size_bytes: int) -> Iterator[Extent]:
+    """Widen extents to whole grains; a grain that is only partly zero for certain has to be read.
+
+    Args:
+        extents: Ascending, without overlap.
+        size_bytes: Size of the disk, where its last grain ends.
+    """
+
+    def pieces() -> Iterator[Extent]:
+        done = 0
+        for extent in extents:
+            start = extent.offset // GRAIN * GRAIN
+            end = min(size_bytes, round_up(extent.end, GRAIN))
+            zero_start, zero_end = end, end
+            if extent.zero:
+                zero_start = round_up(extent.offset, GRAIN)
+                zero_end = end if extent.end == size_bytes else extent.end // GRAIN * GRAIN
+                if zero_end <= zero_start:
+                    zero_start = zero_end = end
+            for first, last, zero in ((start, zero_start, False), (zero_start, zero_end, True), (zero_end, end, False)):
+                first = max(first, done)  # noqa: PLW2901 - its front may be done already
+                if last > first:
+                    yield Extent(first, last - first, zero)
+                    done = last
+
+    return merge(pieces())
+
+
+def _candidates(source: Source, tracker: Tracker, base: BlockMap | None) -> Iterator[Extent]:
+    """Return the tracker's candidates, and what the disk grew by: from the grain on in which the base ended."""
+    size = source.size_bytes
+    if base is None or base.size_bytes == size:
+        return tracker.candidates(source, base)
+    known = base.size_bytes // GRAIN * GRAIN
+    within = (
+        Extent(extent.offset, min(extent.end, known) - extent.offset, extent.zero)
+        for extent in tracker.candidates(source, base)
+        if extent.offset < known
+    )
+    return chain(within, source.data_extents(known, size - known))
+
+
+def _compare(source: Source, candidate: BlockMap, extent: Extent, builder: _Builder) -> Iterator[Chunk]:
+    for offset in range(extent.offset, extent.end, READ):
+        data = source.read(offset, min(READ, extent.end - offset))
+        builder.counters.scanned_bytes += len(data)
+        entries = _entries(data)
+        first, count = offset // GRAIN, len(entries) // ENTRY
+        known = candidate.entries(first, count)
+        if entries == known:
+            continue
+        candidate.put(first, entries)
+        for start, end, zero in _runs(entries, known):
+            at, past = start * GRAIN, min(end * GRAIN, len(data))
+            if zero:
+                yield from builder.zero(offset + at, past - at)
+            else:
+                yield from builder.data(offset + at, data, at, past)
+
+
+def _became_zero(candidate: BlockMap, extent: Extent, builder: _Builder) -> Iterator[Chunk]:
+    """Send zero for those grains of an extent that reads as zero, where the replica holds something else."""
+    for written, count in candidate.written(extent.offset // GRAIN, -(-extent.length // GRAIN)):
+        for first in range(written, written + count, _LOOK):
+            known = candidate.entries(first, min(_LOOK, written + count - first))
+            entries = bytes(len(known))
+            if known == entries:
+                continue
+            candidate.put(first, entries)
+            for start, end, _ in _runs(entries, known):
+                offset = (first + start) * GRAIN
+                yield from builder.zero(offset, min((first + end) * GRAIN, candidate.size_bytes) - offset)
+
+
+def _scan_segments(source: Source, candidate: BlockMap, head: SegmentTable, builder: _Builder) -> Iterator[Chunk]:
+    for index in range(len(head)):
+        start = index * SEGMENT
+        length = min(SEGMENT, source.size_bytes - start)
+        entries = bytearray(-(-length // GRAIN) * ENTRY)
+        # Kept until the digest is known: read twice, a disk that isn't held still could give two contents.
+        reads: list[tuple[int, bytes, bytes]] = []
+        for extent in whole_grains(source.data_extents(start, length), source.size_bytes):
+            if extent.zero:
+                continue
+            for offset in range(extent.offset, extent.end, READ):
+                data = source.read(offset, min(READ, extent.end - offset))
+                builder.counters.scanned_bytes += len(data)
+                found = _entries(data)
+                at = (offset - start) // GRAIN * ENTRY
+                entries[at : at + len(found)] = found
+                if any(found):
+                    reads.append((offset, data, found))
+        if any(entries):
+            candidate.put(start // GRAIN, entries)
+        if segment_digest(entries) != head[index]:
+            yield from _whole_segment(start, length, reads, builder)
+
+
+def _whole_segment(
+    start: int, length: int, reads: list[tuple[int, bytes, bytes]], builder: _Builder
+) -> Iterator[Chunk]:
+    done = start
+    for offset, data, entries in reads:
+        for first, last, zero in _runs(entries):
+            if zero:
+                continue
+            at, past = first * GRAIN, min(last * GRAIN, len(data))
+            if offset + at > done:
+                yield from builder.zero(done, offset + at - done)
+            yield from builder.data(offset + at, data, at, past)
+            done = offset + past
+    if start + length > done:
+        yield from builder.zero(done, start + length - done)
+
+
+def _entries(data: bytes) -> bytes:
+    if data == _ZERO_READ:
+        return bytes(len(data) // GRAIN * ENTRY)
+    return grain_digests(data)
+
+
+def _runs(entries: bytes, known: bytes | None = None) -> Iterator[tuple[int, int, bool]]:
+    """Return (first grain, end, zero) of runs of grains of one kind that differ from what is known."""
+    start, kind = 0, None
+    count = len(entries) // ENTRY
+    for grain in range(count):
+        at = grain * ENTRY
+        entry = entries[at : at + ENTRY]
+        now = None if known is not None and entry == known[at : at + ENTRY] else entry == ZERO_ENTRY
+        if now is not kind:
+            if kind is not None:
+                yield start, grain, kind
+            start, kind = grain, now
+    if kind is not None:
+        yield start, count, kind
+
+
+class _Builder:
+    """Packs extents into chunks: joins neighbours, and ends a chunk at either limit."""
+
+    def __init__(self, counters: Counters) -> None:
+        self.counters = counters
+        self._extents: list[Extent] = []
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def zero(self, offset: int, length: int) -> Iterator[Chunk]:
+        self.counters.zero_bytes += length
+        yield from self._add(Extent(offset, length, zero=True))
+
+    def data(self, offset: int, data: bytes, start: int, end: int) -> Iterator[Chunk]:
+        """Add ``data[start:end]``, which lies at byte ``offset`` of the disk."""
+        self.counters.changed_bytes += end - start
+        while start < end:
+            if self._size == MAX_RAW:
+                yield self._take()
+            length = min(end - start, MAX_RAW - self._size)
+            yield from self._add(Extent(offset, length))
+            # Slices of bytes are copies, or the whole: a view would keep 1 MiB alive for one grain.
+            self._parts.append(data[start : start + length])
+            self._size += length
+            start, offset = start + length, offset + length
+
+    def rest(self) -> Iterator[Chunk]:
+        if self._extents:
+            yield self._take()
+
+    def _add(self, extent: Extent) -> Iterator[Chunk]:
+        last = self._extents[-1] if self._extents else None
+        if last is not None and last.end == extent.offset and last.zero == extent.zero:
+            self._extents[-1] = Extent(last.offset, last.length + extent.length, last.zero)
+            return
+        if len(self._extents) == MAX_EXTENTS:
+            yield self._take()
+        self._extents.append(extent)
+
+    def _take(self) -> Chunk:
+        payload = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
+        chunk = Chunk(tuple(self._extents), payload)
+        self._extents, self._parts, self._size = [], [], 0
+        return chunk

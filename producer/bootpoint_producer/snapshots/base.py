@@ -1,0 +1,82 @@
+"""What a snapshot promises: all disks of a run as they were at one instant, for as long as they are read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+from bootpoint_producer.sources import Source
+
+
+class Consistency(StrEnum):
+    """What a disk's content is worth to who starts from it."""
+
+    #: Applications wrote out what they held (scripts of the job did that).
+    APP = "app"
+    #: The file systems are clean: nothing was under way.
+    FS = "fs"
+    #: As after a power cut.
+    CRASH = "crash"
+
+    def reaches(self, wanted: Consistency) -> bool:
+        """Whether it is at least as good as ``wanted``."""
+        order = list(Consistency)
+        return order.index(self) <= order.index(wanted)
+
+
+class SnapshotSet(Protocol):
+    """The disks of a run, held still (or not: then `consistency` says so)."""
+
+    @property
+    def kind(self) -> str:
+        """``none``, ``fsfreeze`` or ``reflink``."""
+
+    @property
+    def instant(self) -> datetime:
+        """The moment it shows, in UTC."""
+
+    @property
+    def consistency(self) -> Consistency:
+        """The lowest one among the disks, as it was at the instant."""
+
+    @property
+    def reason(self) -> str:
+        """Why it isn't better, in words; empty at ``fs``."""
+
+    def source(self, slot: str) -> Source:
+        """Open a disk; the caller closes it.
+
+        Raises:
+            BootpointError: ``disk_missing``, ``disk_read_error``, ``source_ineligible``.
+            KeyError: The snapshot has no such disk.
+        """
+
+    def confirm(self) -> Consistency:
+        """Return what the consistency turned out to be, after everything was read.
+
+        Lower than `consistency` where nothing held the disks still and somebody wrote to them meanwhile.
+        """
+
+    def release(self) -> None:
+        """Give back what the snapshot holds; may be called twice."""
+
+
+class Snapshot(Protocol):
+    """A way to take a `SnapshotSet`."""
+
+    @property
+    def kind(self) -> str:
+        """``none``, ``fsfreeze`` or ``reflink``."""
+
+    def take(self, disks: Mapping[str, Path]) -> SnapshotSet:
+        """Hold the disks still, all at one instant.
+
+        Args:
+            disks: Path of each slot's file or device.
+
+        Raises:
+            BootpointError: ``snapshot_failed``; ``freeze_timeout``; ``disk_missing``.
+        """

@@ -1,0 +1,1 @@
+"""Ways to find out which blocks changed since the base."""
