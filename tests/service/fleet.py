@@ -1,0 +1,248 @@
+"""A whole installation in one process: database, broker in memory or real, workers and agents as threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+from uuid import UUID
+
+from prometheus_client import CollectorRegistry
+from psycopg.types.json import Jsonb
+
+from bootpoint_common.cipher import AgentKey
+from bootpoint_common.config import AgentConfig
+from bootpoint_common.identity import new_id
+from bootpoint_common.metric import Metrics
+from bootpoint_common.store import agent as agents
+from bootpoint_common.store import point
+from bootpoint_common.store import run as runs
+from bootpoint_common.store.database import Database, Row, one, rows
+from bootpoint_common.store.database import run as execute
+from bootpoint_common.store.point import WINDOW
+from bootpoint_common.stream.carrier import AgentCarrier, WorkerCarrier
+from bootpoint_common.stream.memory import MemoryBroker
+from bootpoint_common.vault import Vault
+from bootpoint_producer.agent import Agent
+from bootpoint_producer.state import AgentState, Identity
+from bootpoint_worker import actors
+from bootpoint_worker.context import Context, Sessions
+from bootpoint_worker.service import WorkerService
+from bootpoint_worker.targets import connect
+from bootpoint_worker.targets.base import HostAccess, Target
+from tests.service.process import wait_for
+
+#: The machine that every agent of the tests runs on.
+MACHINE: dict[str, Any] = {"smbios_uuid": "0c1d9c3e-0000-4000-8000-000000000001", "disk_serials": []}
+
+
+class Broker(Protocol):
+    """What carries streams and messages: in memory, or RabbitMQ."""
+
+    def agent_carrier(self, agent: str) -> AgentCarrier:
+        """Connect as an agent."""
+
+    def worker_carrier(self) -> WorkerCarrier:
+        """Connect as one of our own processes."""
+
+
+@dataclass
+class Fleet:
+    """The parts, and what tests ask of them."""
+
+    database: Database
+    broker: Broker
+    vault: Vault
+    directory: Path
+    agents: dict[str, Agent] = field(default_factory=dict)
+    services: list[WorkerService] = field(default_factory=list)
+
+    # --- making
+
+    def add_worker(
+        self,
+        name: str,
+        *,
+        pools: tuple[str, ...] = ("fake",),
+        slices: int = 2,
+        window_bytes: int = WINDOW,
+        opener: Callable[[HostAccess], Target] = connect,
+    ) -> WorkerService:
+        """Start a worker."""
+        context = Context(
+            database=self.database,
+            carrier=self.broker.worker_carrier(),
+            vault=self.vault,
+            sessions=Sessions(self.vault, opener=opener),
+            metrics=Metrics(CollectorRegistry()),
+            worker=name,
+            window_bytes=window_bytes,
+        )
+        service = WorkerService(context, actors.make_broker(None), pools, slices=slices, tasks=slices)
+        service.start()
+        self.services.append(service)
+        return service
+
+    def add_host(
+        self, name: str, *, kind: str = "fake", address: str | None = None, settings: dict[str, Any] | None = None
+    ) -> UUID:
+        """Write a host."""
+        host_id = new_id()
+        with self.database.transaction() as connection:
+            execute(
+                connection,
+                "INSERT INTO host (id, name, kind, address, port, username, settings, pool, state)"
+                " VALUES (%s, %s, %s, %s, 0, 'root', %s, %s, 'reachable')",
+                host_id,
+                name,
+                kind,
+                address or name,
+                Jsonb(settings or {}),
+                kind,
+            )
+        return host_id
+
+    def add_agent(self, name: str, files: list[Path], *, pool: str = "fake") -> Agent:
+        """Enroll an agent as `bootpoint up` does for this machine, and start it."""
+        key = AgentKey(1, os.urandom(32))
+        state = AgentState(self.directory / f"agent-{name}")
+        state.keep_identity(Identity(name, pool, "", key, MACHINE))
+        with self.database.transaction() as connection:
+            agents.enroll(connection, name, pool, b"")
+            agents.joined(connection, name, 1, self.vault.encrypt(agents.key_purpose(name), key.secret), MACHINE)
+        return self.start_agent(name, files)
+
+    def start_agent(self, name: str, files: list[Path]) -> Agent:
+        """Start an agent that has joined."""
+        config = AgentConfig(files=tuple(f"file:{file}" for file in files))
+        self.broker.worker_carrier().declare_agent(name)
+        started = Agent(
+            AgentState(self.directory / f"agent-{name}"), config, self.broker.agent_carrier(name), machine_now=MACHINE
+        )
+        started.start()
+        self.agents[name] = started
+        return started
+
+    def add_job(
+        self,
+        name: str,
+        agent: str,
+        disks: dict[str, Path],
+        host_id: UUID,
+        *,
+        consistency: str = "crash",
+        target: dict[str, Any] | None = None,
+        scripts: dict[str, Any] | None = None,
+    ) -> int:
+        """Write a job of files on one host; ``target`` and ``scripts`` are what its file says of those."""
+        from bootpoint_common import job as jobs
+
+        with self.database.transaction() as connection:
+            on = one(connection, "SELECT name, pool FROM host WHERE id = %s", host_id)
+            source = agents.get(connection, agent)
+            assert on is not None
+            spec = jobs.read_json(
+                {
+                    "name": name,
+                    "source": {
+                        "agent": agent,
+                        "consistency": consistency,
+                        "disks": [{"slot": slot, "id": f"file:{path}"} for slot, path in disks.items()],
+                    },
+                    "target": [{"host": on["name"], **(target or {})}],
+                    "scripts": scripts or {},
+                }
+            )
+            row = one(
+                connection,
+                "INSERT INTO job (name, revision, enabled, agent_id, spec) VALUES (%s, 1, true, %s, %s) RETURNING id",
+                name,
+                source.id,
+                Jsonb(jobs.as_json(spec)),
+            )
+            assert row is not None
+            execute(
+                connection,
+                "INSERT INTO replica (id, job_id, job_name, host_id, pool) VALUES (%s, %s, %s, %s, %s)",
+                new_id(),
+                row["id"],
+                name,
+                host_id,
+                on["pool"],
+            )
+        return int(row["id"])
+
+    # --- doing
+
+    def run(self, job_id: int) -> runs.Run:
+        """Begin a run."""
+        with self.database.transaction() as connection:
+            return runs.create(connection, job_id, trigger="manual", requested_by="test")
+
+    def wait(self, begun: runs.Run, *, state: str = "succeeded", seconds: float = 60.0) -> Row:
+        """Wait until a run has ended, and require its state."""
+        row = self.wait_until(
+            lambda: self.row("SELECT * FROM run WHERE uid = %s AND state NOT IN ('waiting', 'running')", begun.uid),
+            seconds,
+        )
+        assert row["state"] == state, f"run {begun.id}: {row['state']} {row['reason']} {row['message']}"
+        return row
+
+    def wait_until(self, look: Callable[[], Row | None], seconds: float = 60.0) -> Row:
+        """Wait until a look finds something."""
+        found = wait_for(look, "a row", seconds)
+        assert found is not None
+        return found
+
+    def row(self, query: str, *arguments: object) -> Row | None:
+        """Return the first row of a query."""
+        with self.database.transaction() as connection:
+            return one(connection, query, *arguments)
+
+    def rows(self, query: str, *arguments: object) -> list[Row]:
+        """Return all rows of a query."""
+        with self.database.transaction() as connection:
+            return rows(connection, query, *arguments)
+
+    def points(self, job_id: int) -> list[point.Point]:
+        """Return the committed points of a job, oldest first."""
+        with self.database.transaction() as connection:
+            found = rows(
+                connection,
+                "SELECT p.id FROM boot_point p JOIN replica y ON y.id = p.replica_id"
+                " WHERE y.job_id = %s AND p.state = 'committed' ORDER BY p.sequence",
+                job_id,
+            )
+            read = [point.get(connection, row["id"]) for row in found]
+        return [value for value in read if value is not None]
+
+    def stop(self, service: WorkerService) -> None:
+        """End a worker, and its sessions to hosts; may be called twice."""
+        service.stop()
+        service._context.sessions.close()
+
+    def close(self) -> None:
+        """End everything."""
+        for agent in self.agents.values():
+            agent.stop()
+        for service in self.services:
+            self.stop(service)
+        self.database.close()
+
+
+@contextmanager
+def fleet(database_url: str, directory: Path, broker: Broker | None = None) -> Iterator[Fleet]:
+    """Make an installation without workers, hosts and agents; its broker is one in memory by default."""
+    made = Fleet(
+        database=Database(database_url, size=16),
+        broker=broker or MemoryBroker(),
+        vault=Vault(os.urandom(32)),
+        directory=directory,
+    )
+    try:
+        yield made
+    finally:
+        made.close()

@@ -1,0 +1,105 @@
+"""dramatiq as bootpoint uses it: which tasks there are, on which queues, and with what taken out.
+
+A task is a kind and the id of a row, never data. It may be lost or repeated: every actor starts with the row's state
+and its claim, and the reaper finds what was lost. So dramatiq's own retries are off (they keep messages in memory and
+delay queues), and an actor that fails leaves its traceback in the log and nothing else.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from uuid import UUID
+
+import dramatiq
+from dramatiq.brokers.rabbitmq import RabbitmqBroker
+from dramatiq.brokers.stub import StubBroker
+from dramatiq.middleware import ShutdownNotifications, TimeLimit
+
+from bootpoint_common.store.outbox import Task
+
+from .admission import prepare
+from .commit import abort, commit
+from .context import Context
+from .opening import open_point
+from .replicate import replicate
+from .request import answer_request
+from .verify import verify
+
+_log = logging.getLogger(__name__)
+
+#: Longest time of a task in milliseconds: above the longest slice, below RabbitMQ's 30 minutes for an ack.
+TIME_LIMIT = 25 * 60 * 1000
+
+#: Tasks that apply a stream; they have threads of their own, so that a long copy never holds up a commit.
+SLICES = frozenset({"replicate"})
+
+#: Every task and what does it.
+ACTORS: dict[str, Callable[[Context, UUID], None]] = {
+    "prepare": prepare,
+    "open_point": open_point,
+    "replicate": replicate,
+    "commit": commit,
+    "abort": abort,
+    "verify": verify,
+    "request": answer_request,
+}
+
+
+def queue_of(pool: str, kind: str) -> str:
+    """Return the queue of a kind of task: ``pool.X`` for slices, ``pool.X.tasks`` for everything short."""
+    return f"pool.{pool}" if kind in SLICES else f"pool.{pool}.tasks"
+
+
+def make_broker(url: str | None) -> dramatiq.Broker:
+    """Make dramatiq's broker: RabbitMQ with confirms, or in memory.
+
+    Args:
+        url: ``amqp://…``; None for the one in memory.
+    """
+    middleware = [TimeLimit(time_limit=TIME_LIMIT), ShutdownNotifications()]
+    if url is None:
+        return StubBroker(middleware=middleware)
+    return RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
+
+
+def declare(broker: dramatiq.Broker, context: Context, pools: Iterable[str]) -> None:
+    """Declare the queues of pools, and the actors that serve them with a context."""
+    names = list(pools)
+    for kind, work in ACTORS.items():
+        # The class, not its decorator, which refuses dots in names of queues.
+        dramatiq.Actor(
+            _bound(work, context, kind),
+            broker=broker,
+            actor_name=kind,
+            queue_name=queue_of(names[0], kind),
+            priority=0,
+            options={},
+        )
+    for pool in names:
+        for kind in ACTORS:
+            broker.declare_queue(queue_of(pool, kind))
+
+
+def _bound(work: Callable[[Context, UUID], None], context: Context, kind: str) -> Callable[[str], None]:
+    def task(subject: str) -> None:
+        try:
+            work(context, UUID(subject))
+        except Exception:  # noqa: BLE001 - the actor's boundary: the row says what is to be done, the reaper finds it
+            _log.exception("task failed", extra={"kind": kind, "subject": subject})
+
+    return task
+
+
+def sender(broker: dramatiq.Broker) -> Callable[[Task], None]:
+    """Return what hands a task to a pool's workers; with RabbitMQ it returns when the broker holds it."""
+
+    def send(task: Task) -> None:
+        queue = queue_of(task.pool, task.kind)
+        broker.declare_queue(queue)
+        message: dramatiq.Message[None] = dramatiq.Message(
+            queue_name=queue, actor_name=task.kind, args=(task.subject,), kwargs={}, options={}
+        )
+        broker.enqueue(message)
+
+    return send

@@ -1,0 +1,125 @@
+"""The actor that lets a waiting run begin: preflight, a place on each target's host, and only then the agent.
+
+A source never holds a snapshot or a paused database while its run waits in a line.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+from uuid import UUID
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from bootpoint_common import message
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.store import job as jobs
+from bootpoint_common.store import outbox
+from bootpoint_common.store import run as runs
+from bootpoint_common.store.database import Connection, one, one_row, rows, run
+from bootpoint_common.store.run import Run
+
+from .context import Context
+from .definition import run_disks
+from .preflight import Plan, preflight
+
+_log = logging.getLogger(__name__)
+
+#: Seconds within which an agent has to begin a run that it was told of.
+START_WITHIN = 600.0
+
+#: Seconds until a run in the line looks again for a free place.
+LINE_SECONDS = 2.0
+
+
+def prepare(context: Context, run_uid: UUID) -> None:
+    """Admit a waiting run, let it wait on, or let it fail by name before the source is touched."""
+    with context.database.transaction() as connection:
+        found = runs.get(connection, run_uid, lock=True)
+        if found is None or found.state != "waiting" or found.job_id is None:
+            return
+        run(connection, "UPDATE run SET enqueued_at = now() WHERE uid = %s", run_uid)
+        replicas = [replica for replica in jobs.replicas(connection, found.job_id) if replica.state != "detached"]
+    try:
+        plans = [preflight(context, found, replica) for replica in replicas]
+    except BootpointError as problem:
+        with context.database.transaction() as connection:
+            runs.end(connection, run_uid, problem, actor="worker")
+        return
+    with context.database.transaction() as connection:
+        _begin(connection, run_uid, plans)
+
+
+def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
+    """Take the places and tell the agent, in one transaction; the hosts' rows keep two runs from taking the same."""
+    hosts = rows(
+        connection,
+        "SELECT h.* FROM host h WHERE h.id IN (SELECT host_id FROM run_target WHERE run_uid = %s)"
+        " ORDER BY h.id FOR UPDATE OF h",
+        run_uid,
+    )
+    found = runs.get(connection, run_uid, lock=True)
+    if found is None or found.state != "waiting":
+        return
+    for on in hosts:
+        taken = one_row(
+            connection,
+            "SELECT count(*) AS n FROM run_target t JOIN run r ON r.uid = t.run_uid"
+            " WHERE t.host_id = %s AND r.state = 'running'",
+            on["id"],
+        )
+        if taken["n"] >= on["max_open_points"]:
+            _wait(connection, found, f"host {on['name']} has no free place")
+            return
+    try:
+        with connection.transaction():
+            run(
+                connection,
+                "UPDATE run SET state = 'running', started_at = now(), enqueued_at = now(), line = NULL, plan = %s,"
+                " expires_at = now() + make_interval(secs => %s) WHERE uid = %s",
+                Jsonb(plans[0].as_json()) if plans else None,
+                START_WITHIN,
+                run_uid,
+            )
+    except psycopg.errors.UniqueViolation:
+        _wait(connection, found, f"agent {found.agent} works on another run")
+        return
+    outbox.tell(connection, found.agent, run_uid, start_message(connection, run_uid))
+
+
+def _wait(connection: Connection, found: Run, line: str) -> None:
+    run(connection, "UPDATE run SET line = %s WHERE uid = %s", line, found.uid)
+    outbox.task(connection, found.pool, "prepare", found.uid, delay=LINE_SECONDS)
+
+
+def start_message(connection: Connection, run_uid: UUID) -> message.StartRun:
+    """Return what the agent is told of a run that has its places.
+
+    Raises:
+        NotFoundError: ``no_such_run``: its job is gone, or it was never admitted.
+    """
+    found = runs.get(connection, run_uid)
+    if found is None or found.spec is None or found.expires_at is None:
+        raise error(Code.NO_SUCH_RUN, f"there is no admitted run {run_uid}", key="run", value=str(run_uid))
+    spec: dict[str, Any] = found.spec
+    row = one(connection, "SELECT inventory FROM agent WHERE id = %s", found.agent_id)
+    targets = rows(
+        connection,
+        "SELECT t.replica_id, h.name FROM run_target t JOIN host h ON h.id = t.host_id WHERE t.run_uid = %s ORDER BY 1",
+        run_uid,
+    )
+    return message.StartRun(
+        run=run_uid,
+        number=found.id,
+        job=found.job_name,
+        pool=found.pool,
+        expires_at=found.expires_at,
+        disks=run_disks(spec, row["inventory"] if row is not None else None),
+        consistency=spec["source"]["consistency"],
+        skip=list(spec["source"].get("skip") or []),
+        scripts=spec.get("scripts") or {},
+        limits=spec.get("limits") or {},
+        replicas=[message.RunReplica(replica_id=target["replica_id"], host=target["name"]) for target in targets],
+        last_breath=found.last_breath,
+    )

@@ -1,0 +1,303 @@
+"""The actors that end a point: commit makes it visible, abort throws its layer away.
+
+Commit, in this order, each step safe to be done again:
+
+1. ``sealed → committing``: no way back; every claim on the disks is ended by a greater number;
+2. the roots: segment digests of the head and of this point must give the root that the agent read;
+3. the commit takes hold of each layer as its last writer, which ends all earlier ones; then 1 % of the written grains
+   are read back;
+4. the target makes the point visible, for all disks in one act;
+5. ``committed``, the head, and the messages, in one transaction; the streams are deleted after it.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+from uuid import UUID
+
+from bootpoint_common import message
+from bootpoint_common.digest import SegmentTable, grain_digest
+from bootpoint_common.errors import BootpointError, Code, Fenced, error
+from bootpoint_common.store import event, host, outbox, point, segment, transition
+from bootpoint_common.store import run as runs
+from bootpoint_common.store.claim import Claim, check, claim
+from bootpoint_common.store.database import Connection, one, one_row, run
+from bootpoint_common.store.point import Point, PointDisk, State
+from bootpoint_common.stream.carrier import CarrierLost
+from bootpoint_common.units import GRAIN
+
+from .context import Context
+from .replica import replica_of
+from .targets.base import CommitPoint, Journal, JournalPoint, Layer, LayerWriter, Replica, Target
+
+_log = logging.getLogger(__name__)
+
+
+def commit(context: Context, point_id: UUID) -> None:
+    """Commit a sealed point, or finish the commit that somebody began."""
+    with context.database.transaction() as connection:
+        found = point.get(connection, point_id)
+        if found is None or found.state not in (State.SEALED, State.COMMITTING):
+            return
+        run(connection, "UPDATE boot_point SET enqueued_at = NULL WHERE id = %s", point_id)
+    held = claim(context.database, "replica", found.replica_id, renewing=context.renewing)
+    if held is None:
+        return
+    with held:
+        try:
+            _commit(context, held, found)
+        except Fenced:
+            _log.info("commit ended: somebody else goes on", extra={"point": found.name})
+        except BootpointError as problem:
+            _commit_failed(context, held, found, problem)
+
+
+def _commit(context: Context, held: Claim, found: Point) -> None:
+    with context.database.transaction() as connection:
+        current = point.get(connection, found.id, lock=True)
+        check(connection, "replica", found.replica_id, held.number)
+        if current is None:
+            raise Fenced
+        disks = point.disks(connection, found.id)
+        if current.state is State.SEALED:
+            wrong = _wrong_root(connection, found, disks)
+            if wrong is not None:
+                runs.give_up(connection, found.id, wrong)
+                return
+        if not transition.committing(connection, found.id):
+            raise Fenced
+        replica = replica_of(connection, found.replica_id)
+        on = host.get(connection, found.host_id)
+    with context.sessions.use(on) as target:
+        journal = target.inspect(replica)
+        if journal is None or all(known.point_id != found.id for known in journal.points):
+            _read_back(context, held, target, replica, found)
+        done = target.commit(replica, _sealed(found, disks))
+    held.assert_held()
+    with context.database.transaction() as connection:
+        _committed(connection, held, found, done)
+        if journal is not None:
+            _note_standby(connection, found, journal)
+    delete_streams(context, disks)
+
+
+def _wrong_root(connection: Connection, found: Point, disks: list[PointDisk]) -> BootpointError | None:
+    """Compare what the segments give with the root that the seal names."""
+    row = None if found.base is None else one(connection, "SELECT sequence FROM boot_point WHERE id = %s", found.base)
+    for disk in disks:
+        table = SegmentTable(disk.size_bytes)
+        if row is not None:
+            size = one(
+                connection,
+                "SELECT size_bytes FROM boot_point_disk WHERE point_id = %s AND slot = %s",
+                found.base,
+                disk.slot,
+            )
+            if size is not None:
+                before = segment.segments(
+                    connection, found.replica_id, disk.slot, size["size_bytes"], upto=row["sequence"]
+                )
+                table = before.grown(disk.size_bytes)
+        table.update(segment.own_segments(connection, disk.id))
+        if table.root() != disk.read_digest:
+            text = (
+                f"disk {disk.slot} of {found.name}: the segments on this base don't give the root that the agent read"
+            )
+            return error(Code.BASE_MISMATCH, text, job=found.job, host=found.host, key="disk", value=disk.slot)
+    return None
+
+
+def _read_back(context: Context, held: Claim, target: Target, replica: Replica, found: Point) -> None:
+    """End all earlier writers, read the sampled grains through a writer of our own, and compare."""
+    with context.database.transaction() as connection:
+        check(connection, "replica", found.replica_id, held.number)
+        disks = point.disks(connection, found.id)
+        samples = {disk.slot: segment.samples(connection, disk.id) for disk in disks}
+    for disk in disks:
+        layer = Layer(found.id, disk.slot, disk.layer or "")
+        try:
+            writer = target.open_writer(replica, layer, disk.writer)
+        except Fenced:
+            # The target closed the layer for ever in an earlier attempt of this commit, which had read it back.
+            with context.database.transaction() as connection:
+                check(connection, "replica", found.replica_id, held.number)
+            continue
+        with closing(writer):
+            _compare(writer, found, disk, samples[disk.slot])
+
+
+def _compare(writer: LayerWriter, found: Point, disk: PointDisk, grains: dict[int, bytes]) -> None:
+    for grain, digest in grains.items():
+        size = min(GRAIN, disk.size_bytes - grain * GRAIN)
+        if grain_digest(writer.read(grain * GRAIN, size)) != digest:
+            text = f"disk {disk.slot} of {found.name}: grain {grain} doesn't read back as it was written"
+            raise error(Code.TARGET_CHECK_FAILED, text, job=found.job, host=found.host, key="grain", value=grain)
+
+
+def _sealed(found: Point, disks: list[PointDisk]) -> CommitPoint:
+    return CommitPoint(
+        point_id=found.id,
+        name=found.name,
+        sequence=found.sequence,
+        instant=found.instant,
+        kind=found.kind,
+        consistency=found.consistency,
+        epoch=found.epoch,
+        layers=tuple(Layer(found.id, disk.slot, disk.layer or "") for disk in disks),
+        roots={disk.slot: (disk.read_digest or b"").hex() for disk in disks},
+    )
+
+
+def _committed(connection: Connection, held: Claim, found: Point, done: JournalPoint) -> None:
+    point.get(connection, found.id, lock=True)
+    check(connection, "replica", found.replica_id, held.number)
+    transition.committed(connection, found, {disk.slot: disk.stored_bytes for disk in done.disks})
+    event.record(
+        connection,
+        "point_committed",
+        f"{found.name} is committed",
+        actor="worker",
+        job=found.job,
+        run_number=found.run_number,
+        point=found.name,
+        host=found.host,
+        agent=found.agent,
+    )
+    ended = runs.settle(connection, found.run_uid)
+    told = message.Committed(
+        run=found.run_uid, replica_id=found.replica_id, point_id=found.id, name=found.name, run_ended=ended
+    )
+    outbox.tell(connection, found.agent, found.id, told)
+
+
+def _note_standby(connection: Connection, found: Point, journal: Journal) -> None:
+    """Keep what the host showed of the standby before this commit; what somebody changed outside is drift."""
+    before = one_row(connection, "SELECT drift FROM replica WHERE id = %s", found.replica_id)
+    run(
+        connection,
+        "UPDATE replica SET standby = %s, drift = %s WHERE id = %s",
+        journal.standby,
+        journal.drift,
+        found.replica_id,
+    )
+    if journal.drift is not None and journal.drift != before["drift"]:
+        event.record(
+            connection,
+            "drift",
+            f"the standby was started outside bootpoint: {journal.drift}",
+            actor="worker",
+            job=found.job,
+            run_number=found.run_number,
+            point=found.name,
+            host=found.host,
+            code=str(Code.DRIFT),
+        )
+
+
+def _commit_failed(context: Context, held: Claim, found: Point, problem: BootpointError) -> None:
+    """Give the point up where the host has no trace of it, or where its check failed; else the reaper tries again."""
+    _log.warning("commit failed", extra={"point": found.name, "code": str(problem.code), "cause": problem.message})
+    later(context, found)
+    if problem.code not in (Code.LAYER_LOST, Code.TARGET_CHECK_FAILED, Code.EPOCH_STALE) or _on_host(context, found):
+        return
+    with context.database.transaction() as connection:
+        point.get(connection, found.id, lock=True)
+        check(connection, "replica", found.replica_id, held.number)
+        runs.give_up(connection, found.id, problem, force=True)
+
+
+def _on_host(context: Context, found: Point) -> bool:
+    """Tell whether the host shows the point as committed: then there is no way back, whatever failed after it."""
+    with context.database.transaction() as connection:
+        replica = replica_of(connection, found.replica_id)
+        on = host.get(connection, found.host_id)
+    with context.sessions.use(on) as target:
+        journal = target.inspect(replica)
+    return journal is not None and any(known.point_id == found.id for known in journal.points)
+
+
+def later(context: Context, found: Point) -> None:
+    """Let the reaper wait before it sends the work again: a host that is away would take every thread of its pool."""
+    with context.database.transaction() as connection:
+        run(connection, "UPDATE boot_point SET enqueued_at = now() WHERE id = %s", found.id)
+
+
+def delete_streams(context: Context, disks: list[PointDisk]) -> None:
+    """Delete the streams of a final point; what a lost broker keeps is deleted by the reaper."""
+    try:
+        for disk in disks:
+            context.carrier.delete_stream(disk.id)
+            with context.database.transaction() as connection:
+                run(connection, "UPDATE boot_point_disk SET stream_deleted_at = now() WHERE id = %s", disk.id)
+    except CarrierLost:
+        _log.info("streams left: the broker is away", extra={"streams": [str(disk.id) for disk in disks]})
+
+
+def abort(context: Context, point_id: UUID) -> None:
+    """Throw the layer of a given-up point away, and tell the agent."""
+    with context.database.transaction() as connection:
+        found = point.get(connection, point_id)
+        if found is None or found.state is not State.ABORTING:
+            return
+        run(connection, "UPDATE boot_point SET enqueued_at = NULL WHERE id = %s", point_id)
+    held = claim(context.database, "replica", found.replica_id, renewing=context.renewing)
+    if held is None:
+        return
+    with held:
+        try:
+            _abort(context, held, found)
+        except Fenced:
+            _log.info("abort ended: somebody else goes on", extra={"point": found.name})
+        except BootpointError as problem:
+            _log.warning(
+                "abort failed", extra={"point": found.name, "code": str(problem.code), "cause": problem.message}
+            )
+            later(context, found)
+
+
+def _abort(context: Context, held: Claim, found: Point) -> None:
+    with context.database.transaction() as connection:
+        current = point.get(connection, found.id, lock=True)
+        check(connection, "replica", found.replica_id, held.number)
+        if current is None or current.state is not State.ABORTING:
+            raise Fenced
+        disks = point.disks(connection, found.id)
+        replica = replica_of(connection, found.replica_id)
+        on = host.get(connection, found.host_id)
+    layers = [Layer(found.id, disk.slot, disk.layer) for disk in disks if disk.layer is not None]
+    with context.sessions.use(on) as target:
+        target.abort(replica, found.id, layers)
+    held.assert_held()
+    with context.database.transaction() as connection:
+        point.get(connection, found.id, lock=True)
+        check(connection, "replica", found.replica_id, held.number)
+        transition.aborted(connection, found.id)
+        _tell_aborted(connection, found)
+        runs.settle(connection, found.run_uid)
+    delete_streams(context, disks)
+
+
+def _tell_aborted(connection: Connection, found: Point) -> None:
+    row = one(connection, "SELECT problem FROM boot_point WHERE id = %s", found.id)
+    stored = (row or {}).get("problem") or {}
+    problem = message.Problem(
+        code=stored.get("code", "stalled"),
+        message=stored.get("message", ""),
+        hint=stored.get("hint"),
+        key=stored.get("key"),
+    )
+    told = message.Aborted(run=found.run_uid, replica_id=found.replica_id, point_id=found.id, problem=problem)
+    outbox.tell(connection, found.agent, found.id, told)
+    event.record(
+        connection,
+        "point_aborted",
+        f"{found.name} was given up: {problem.message}",
+        actor="worker",
+        job=found.job,
+        run_number=found.run_number,
+        point=found.name,
+        host=found.host,
+        agent=found.agent,
+        code=problem.code,
+    )

@@ -1,0 +1,142 @@
+"""What every actor works with: the database, the broker, the installation's key, and sessions to target hosts."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+from bootpoint_common.errors import BootpointError
+from bootpoint_common.metric import Metrics
+from bootpoint_common.store.database import Database
+from bootpoint_common.store.host import Host
+from bootpoint_common.store.point import WINDOW
+from bootpoint_common.stream.carrier import WorkerCarrier
+from bootpoint_common.vault import Vault
+
+from .targets import connect
+from .targets.base import HostAccess, Target
+
+#: Default TCP ports of the control service, by kind of host.
+PORTS = {"kvm": 22, "esxi": 443, "hyperv": 5986, "fake": 0}
+
+
+def access_of(host: Host, vault: Vault, secrets: dict[str, str] | None = None) -> HostAccess:
+    """Return how a host is reached.
+
+    Args:
+        host: Its row.
+        vault: Decrypts the saved credentials.
+        secrets: ``ssh_key`` and ``password`` to use instead of the saved ones.
+    """
+    found = host.secrets(vault) if secrets is None else secrets
+    return HostAccess(
+        name=host.name,
+        kind=host.kind,
+        address=host.address,
+        port=host.port,
+        user=host.username,
+        fingerprint=host.fingerprint,
+        ssh_key=found.get("ssh_key"),
+        password=found.get("password"),
+        settings=host.settings,
+    )
+
+
+class Sessions:
+    """Sessions to target hosts, kept between uses; each is in one thread's hands at a time.
+
+    Args:
+        vault: Decrypts the saved credentials.
+        opener: Makes a session; by default the driver of the host's kind.
+    """
+
+    def __init__(self, vault: Vault, *, opener: Callable[[HostAccess], Target] = connect) -> None:
+        self._vault = vault
+        self._opener = opener
+        self._lock = threading.Lock()
+        self._idle: dict[tuple[UUID, HostAccess_key], list[Target]] = defaultdict(list)
+
+    @contextmanager
+    def use(self, host: Host) -> Iterator[Target]:
+        """Lend a session; one that raised something other than a named, fatal error is closed, not kept."""
+        access = access_of(host, self._vault)
+        key = (host.id, _key(access))
+        with self._lock:
+            kept = self._idle[key]
+            target = kept.pop() if kept else None
+        if target is None:
+            target = self._opener(access)
+        try:
+            yield target
+        except BootpointError as problem:
+            if problem.retryable:
+                target.close()
+            else:
+                self._keep(key, target)
+            raise
+        except BaseException:
+            target.close()
+            raise
+        self._keep(key, target)
+
+    def _keep(self, key: tuple[UUID, HostAccess_key], target: Target) -> None:
+        with self._lock:
+            self._idle[key].append(target)
+
+    def close(self) -> None:
+        """Close all idle sessions."""
+        with self._lock:
+            targets = [target for kept in self._idle.values() for target in kept]
+            self._idle.clear()
+        for target in targets:
+            target.close()
+
+
+HostAccess_key = tuple[Any, ...]
+
+
+def _key(access: HostAccess) -> HostAccess_key:
+    return (
+        access.kind,
+        access.address,
+        access.port,
+        access.user,
+        access.fingerprint,
+        access.ssh_key,
+        access.password,
+        repr(access.settings),
+    )
+
+
+@dataclass(slots=True)
+class Context:
+    """What an actor works with.
+
+    Attributes:
+        database: The truth.
+        carrier: The broker.
+        vault: The installation's key.
+        sessions: Sessions to target hosts.
+        metrics: What this process counts.
+        worker: Name of this process, as rows and logs show it.
+        window_bytes: Credit window of a stream.
+        idle_seconds: Seconds without a bundle after which a slice ends.
+        renewing: Whether claims are renewed by threads (a test that steps by hand says no).
+        stopping: Set when the process is to end: slices stop at their next step.
+    """
+
+    database: Database
+    carrier: WorkerCarrier
+    vault: Vault
+    sessions: Sessions
+    metrics: Metrics
+    worker: str
+    window_bytes: int = WINDOW
+    idle_seconds: float = 1.0
+    renewing: bool = True
+    stopping: threading.Event = field(default_factory=threading.Event)

@@ -1,0 +1,30 @@
+"""What a host says of itself, as JSON for ``host show`` and the database."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.targets.base import HostInfo, Target, VirtualMachine
+
+
+def info_as_json(info: HostInfo, driver: Target) -> dict[str, Any]:
+    """Return a host's answer, with what its driver can, as it is kept in ``host.info``."""
+    written: dict[str, Any] = msgspec.to_builtins(info)
+    return {**written, "point_limit": driver.point_limit}
+
+
+def vm_as_json(machine: VirtualMachine) -> dict[str, Any]:
+    """Return one line of ``vm list``."""
+    written: dict[str, Any] = msgspec.to_builtins(machine)
+    return written
+
+
+def unsupported(host: str, info: HostInfo) -> BootpointError | None:
+    """Return the error of a host that lacks something; None when all is well."""
+    if not info.problems:
+        return None
+    text = "; ".join(problem.rstrip(".") for problem in info.problems)
+    return error(Code.HOST_UNSUPPORTED, f"host {host} lacks something: {text}", host=host)

@@ -1,0 +1,157 @@
+"""The actor that opens an offered point: base checked, layer made above the head, streams declared, agent told."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from uuid import UUID
+
+from bootpoint_common import message
+from bootpoint_common.errors import BootpointError, Code, Fenced
+from bootpoint_common.store import event, host, outbox, point, segment, transition
+from bootpoint_common.store import run as runs
+from bootpoint_common.store.claim import Claim, check, claim
+from bootpoint_common.store.database import Connection, one, run
+from bootpoint_common.store.point import LAST_BREATH_WINDOW, Point, PointDisk, State
+from bootpoint_common.stream.carrier import STREAM_LIMIT_WINDOWS
+
+from .context import Context
+from .replica import keep_definition, replica_of
+from .targets.base import Layer, OpenDisk, OpenPoint, Replica, Target
+
+_log = logging.getLogger(__name__)
+
+#: Failures that the same point may get over; any other gives it up.
+_PASSING = frozenset({Code.HOST_UNREACHABLE, Code.BUSY, Code.POINT_OPEN})
+
+
+def open_point(context: Context, point_id: UUID) -> None:
+    """Open an offered point, or tell the agent once more about an open one."""
+    with context.database.transaction() as connection:
+        found = point.get(connection, point_id, lock=True)
+        if found is None or found.state not in (State.OFFERED, State.OPEN):
+            return
+        run(connection, "UPDATE boot_point SET enqueued_at = NULL WHERE id = %s", point_id)
+        if found.state is State.OPEN:
+            tell_ready(connection, found)
+            return
+    held = claim(context.database, "replica", found.replica_id, renewing=context.renewing)
+    if held is None:
+        return
+    with held:
+        try:
+            _open(context, held, found)
+        except Fenced:
+            _log.info("open ended: the claim is somebody else's", extra={"point": found.name})
+        except BootpointError as problem:
+            _failed(context, held, found, problem)
+
+
+def _open(context: Context, held: Claim, found: Point) -> None:
+    with context.database.transaction() as connection:
+        disks = point.disks(connection, found.id)
+        replica = replica_of(connection, found.replica_id)
+        on = host.get(connection, found.host_id)
+    wanted = OpenPoint(
+        point_id=found.id,
+        base_point_id=found.base,
+        epoch=found.epoch,
+        disks=tuple(OpenDisk(disk.slot, disk.id, disk.size_bytes) for disk in disks),
+    )
+    sizes = {disk.slot: disk.size_bytes for disk in disks}
+    grown = tuple(replace(disk, size_bytes=sizes.get(disk.slot, disk.size_bytes)) for disk in replica.disks)
+    replica = replace(replica, disks=grown)
+    with context.sessions.use(on) as target:
+        target.create(replica)
+        _clear_leftover(context, target, replica, found)
+        layers = target.open(replica, wanted)
+    for disk in disks:
+        context.carrier.declare_stream(found.agent, disk.id, limit_of(disk))
+    with context.database.transaction() as connection:
+        _opened(connection, held, found, layers)
+        # After it: the point is locked before its replica.
+        keep_definition(connection, replica)
+
+
+def _clear_leftover(context: Context, target: Target, replica: Replica, found: Point) -> None:
+    """Throw away what a frozen worker opened on the host after its point had been aborted.
+
+    The replica's claim is ours and no other point of it is unfinished, so whatever is open there is nobody's.
+    """
+    journal = target.inspect(replica)
+    if journal is None or journal.open_point_id in (None, found.id):
+        return
+    with context.database.transaction() as connection:
+        other = point.get(connection, journal.open_point_id)
+    if other is None or other.state is State.ABORTED:
+        _log.warning("leftover layer thrown away", extra={"point": str(journal.open_point_id)})
+        target.abort(replica, journal.open_point_id, journal.open_layers)
+
+
+def limit_of(disk: PointDisk) -> int:
+    """Return the bytes that a disk's stream may hold at most."""
+    return STREAM_LIMIT_WINDOWS * max(disk.window_bytes, LAST_BREATH_WINDOW if disk.window_bytes > point.WINDOW else 0)
+
+
+def _opened(connection: Connection, held: Claim, found: Point, layers: tuple[Layer, ...]) -> None:
+    current = point.get(connection, found.id, lock=True)
+    check(connection, "replica", found.replica_id, held.number)
+    if current is None or current.state is not State.OFFERED:
+        return
+    head = point.head_base(connection, found.replica_id)
+    reason = None
+    if head is None:
+        reason = "first"
+    elif found.offered_base != head:
+        reason = "base_lost"
+        text = "the agent's base isn't the replica's head: the difference is worked out by segment digests"
+        event.record(
+            connection,
+            "base_lost",
+            text,
+            actor="worker",
+            job=found.job,
+            run_number=found.run_number,
+            point=found.name,
+            host=found.host,
+            agent=found.agent,
+        )
+    if not transition.opened(connection, current, {layer.slot: layer.identity for layer in layers}, reason=reason):
+        raise Fenced
+    tell_ready(connection, current)
+    for disk in point.disks(connection, found.id):
+        outbox.task(connection, found.pool, "replicate", disk.id, delay=1.0)
+
+
+def tell_ready(connection: Connection, found: Point) -> None:
+    """Enqueue `Ready` for an open point: its streams, and what the layer stands on."""
+    head = point.head_base(connection, found.replica_id)
+    foreign = head is not None and found.offered_base != head
+    sizes = {} if head is None else {disk.slot: disk.size_bytes for disk in head.disks}
+    row = (
+        one(connection, "SELECT sequence FROM boot_point WHERE id = %s", found.base) if found.base is not None else None
+    )
+    ready = []
+    for disk in point.disks(connection, found.id):
+        segments = None
+        if foreign and row is not None and disk.slot in sizes:
+            table = segment.segments(connection, found.replica_id, disk.slot, sizes[disk.slot], upto=row["sequence"])
+            segments = b"".join(table)
+        until = disk.watermark_bytes + disk.window_bytes
+        ready.append(
+            message.ReadyDisk(slot=disk.slot, point_disk_id=disk.id, may_send_until=until, head_segments=segments)
+        )
+    body = message.Ready(
+        run=found.run_uid, replica_id=found.replica_id, point_id=found.id, name=found.name, head=head, disks=ready
+    )
+    outbox.tell(connection, found.agent, found.id, body)
+
+
+def _failed(context: Context, held: Claim, found: Point, problem: BootpointError) -> None:
+    _log.warning("open failed", extra={"point": found.name, "code": str(problem.code), "cause": problem.message})
+    if problem.code in _PASSING:
+        return  # the reaper enqueues it again; a point that stays like this is given up as stalled
+    with context.database.transaction() as connection:
+        point.get(connection, found.id, lock=True)
+        check(connection, "replica", found.replica_id, held.number)
+        runs.give_up(connection, found.id, problem)

@@ -1,0 +1,262 @@
+"""Everything that can be said before the source is touched: may this run begin, and what will it cost?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from typing import Any
+from uuid import UUID
+
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.job import Provisioning, Spec, Target, read_json
+from bootpoint_common.store import host as hosts
+from bootpoint_common.store import point
+from bootpoint_common.store.database import Connection, one
+from bootpoint_common.store.host import Host
+from bootpoint_common.store.job import ReplicaRow
+from bootpoint_common.store.run import Run
+from bootpoint_common.units import MiB, format_size
+from bootpoint_worker.context import Context
+from bootpoint_worker.definition import SourceDisk, build, selected
+from bootpoint_worker.hostinfo import info_as_json, unsupported
+from bootpoint_worker.replica import from_json, keep_definition
+from bootpoint_worker.targets.base import HostInfo, Replica, Storage
+from bootpoint_worker.targets.base import Target as Driver
+
+#: An increment may need this many times what the last one changed.
+INCREMENT_FACTOR = 2
+
+#: Free bytes that an increment needs at least for each disk: qcow2's tables and a busy day after a quiet one.
+INCREMENT_FLOOR = 64 * MiB
+
+#: Kinds of hosts that nobody logs in to, and the address that means "this machine".
+_NO_LOGIN = ("fake",)
+_LOCAL = "local"
+
+#: The job file's key that an error of a driver is about.
+_KEYS = {
+    Code.VM_NAME_TAKEN: "vm.name",
+    Code.STORAGE_UNKNOWN: "storage.name",
+    Code.NETWORK_UNKNOWN: "nic.network",
+    Code.HOST_FULL: "storage.name",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What a run will do on one host.
+
+    Attributes:
+        kind: ``full`` or ``increment``.
+        reason: Why it is a full copy: ``first``; None for an increment.
+        changed_bytes: Expected bytes to write.
+        duration_seconds: Expected duration; None as long as no run of the job has succeeded.
+        replica: The standby VM as it is to be made.
+        disks: The source's disks.
+    """
+
+    kind: str
+    reason: str | None
+    changed_bytes: int
+    duration_seconds: float | None
+    replica: Replica
+    disks: tuple[SourceDisk, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the ``plan`` of ``run show``."""
+        return {
+            "kind": self.kind,
+            "reason": self.reason,
+            "changed_bytes": self.changed_bytes,
+            "duration_seconds": self.duration_seconds,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the database knows about a job on one host."""
+
+    host: Host
+    inventory: dict[str, Any] | None
+    head_slots: frozenset[str]
+    points: int
+    last_bytes: int | None
+    last_seconds: float | None
+
+
+def preflight(context: Context, found: Run, row: ReplicaRow) -> Plan:
+    """Check one target of a run before it begins, and keep the standby VM that `open` is to make.
+
+    Args:
+        context: Database and sessions.
+        found: The run; its job still exists.
+        row: The job's replica on the host.
+
+    Returns:
+        What the run will do.
+
+    Raises:
+        BootpointError: Why it can't begin; names the job file's key and the way out.
+    """
+    if found.spec is None:
+        raise error(Code.NO_SUCH_JOB, f"job {found.job_name} was deleted", job=found.job_name)
+    plan = check(context, read_json(found.spec), found.agent_id, row)
+    with context.database.transaction() as connection:
+        keep_definition(connection, plan.replica)
+    return plan
+
+
+def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Plan:
+    """Check one target of a job without a trace on the source, on the host, or in the job.
+
+    Args:
+        context: Database and sessions.
+        spec: The job; it need not be stored yet.
+        agent_id: Its source.
+        row: Its replica on the host; it need not be stored yet.
+
+    Returns:
+        What a run would do.
+
+    Raises:
+        BootpointError: As `preflight` does.
+    """
+    number, wanted = target_of(spec, row.host)
+    try:
+        with context.database.transaction() as connection:
+            known = _known(connection, agent_id, row)
+        require_login(known.host)
+        disks = selected(spec, known.inventory)
+        with context.sessions.use(known.host) as driver:
+            info = _inspect(context, known.host, driver)
+            previous = None if row.definition is None else from_json(row.definition)
+            machine = (known.inventory or {}).get("machine")
+            made = build(row.id, spec, wanted, disks=disks, machine=machine, info=info, previous=previous)
+            if known.points >= driver.point_limit:
+                raise _full_of_points(row, known.points)
+            driver.create(made, dry_run=True)
+        return _plan(known, wanted, made, disks, info)
+    except BootpointError as problem:
+        problem.job = spec.name
+        problem.host = problem.host or row.host
+        key = problem.key or f"target.{_KEYS[problem.code]}" if problem.code in _KEYS else problem.key
+        if key is not None and key.startswith("target."):
+            key = f"target[{number}].{key.removeprefix('target.')}"  # only here is the target's place in the file known
+        problem.key = key
+        raise
+
+
+def target_of(spec: Spec, host: str) -> tuple[int, Target]:
+    """Return a host's part of a job, with its place in the file.
+
+    Raises:
+        NotFoundError: ``no_such_host``.
+    """
+    for number, target in enumerate(spec.targets):
+        if target.host == host:
+            return number, target
+    raise error(Code.NO_SUCH_HOST, f"job {spec.name} has no target {host}", job=spec.name, key="target", value=host)
+
+
+def require_login(host: Host) -> None:
+    """Refuse a host whose credentials nobody saved.
+
+    Raises:
+        RefusedError: ``credentials_not_saved``.
+    """
+    if host.credentials is None and host.address != _LOCAL and host.kind not in _NO_LOGIN:
+        raise error(Code.CREDENTIALS_NOT_SAVED, f"the credentials of host {host.name} are not saved", host=host.name)
+
+
+def _known(connection: Connection, agent_id: UUID, row: ReplicaRow) -> _Known:
+    agent = one(connection, "SELECT inventory FROM agent WHERE id = %s", agent_id)
+    head = point.head_base(connection, row.id)
+    count = one(
+        connection, "SELECT count(*) AS n FROM boot_point WHERE replica_id = %s AND state = 'committed'", row.id
+    )
+    last = one(
+        connection,
+        "SELECT sum(d.changed_bytes)::bigint AS bytes, extract(epoch FROM r.ended_at - r.started_at)::float8 AS seconds"
+        " FROM boot_point p JOIN boot_point_disk d ON d.point_id = p.id JOIN run r ON r.uid = p.run_uid"
+        " WHERE p.replica_id = %s AND p.state = 'committed' AND p.kind = 'increment'"
+        " GROUP BY p.id, r.uid ORDER BY p.sequence DESC LIMIT 1",
+        row.id,
+    )
+    return _Known(
+        host=hosts.get(connection, row.host_id),
+        inventory=None if agent is None else agent["inventory"],
+        head_slots=frozenset(disk.slot for disk in head.disks) if head is not None else frozenset(),
+        points=0 if count is None else count["n"],
+        last_bytes=None if last is None else last["bytes"],
+        last_seconds=None if last is None else last["seconds"],
+    )
+
+
+def _inspect(context: Context, host: Host, driver: Driver) -> HostInfo:
+    """Ask the host, and keep what it says or why it doesn't."""
+    try:
+        info = driver.inspect_host()
+    except BootpointError as problem:
+        with context.database.transaction() as connection:
+            hosts.checked(connection, host.id, None, problem)
+        raise
+    problem_found = unsupported(host.name, info)
+    with context.database.transaction() as connection:
+        hosts.checked(connection, host.id, info_as_json(info, driver), problem_found)
+    if problem_found is not None:
+        raise problem_found
+    return info
+
+
+def _full_of_points(row: ReplicaRow, points: int) -> BootpointError:
+    return error(
+        Code.RETENTION_FULL,
+        f"the replica on {row.host} has {points} boot points, which is as many as that host can keep, and none may go",
+        host=row.host,
+        value=points,
+    )
+
+
+def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], info: HostInfo) -> Plan:
+    fresh = [disk for disk in disks if disk.slot not in known.head_slots]
+    first = len(fresh) == len(disks)
+    copied = sum(_copy_bytes(disk, target) for disk in fresh)
+    written = sum(disk.size_bytes if disk.used_bytes is None else disk.used_bytes for disk in fresh)
+    increment = (
+        0 if first else max(INCREMENT_FLOOR * (len(disks) - len(fresh)), INCREMENT_FACTOR * (known.last_bytes or 0))
+    )
+    storage = _storage(info, made)
+    if storage is not None and storage.free_bytes < copied + increment:
+        raise error(
+            Code.HOST_FULL,
+            f"storage {storage.name!r} on {target.host} has {format_size(storage.free_bytes)} free,"
+            f" this run needs {format_size(copied + increment)}",
+            value=made.storage,
+            host=target.host,
+        )
+    return Plan(
+        kind="full" if first else "increment",
+        reason="first" if first else None,
+        changed_bytes=written + (0 if first else known.last_bytes or 0),
+        duration_seconds=None if fresh else known.last_seconds,
+        replica=made,
+        disks=tuple(disks),
+    )
+
+
+def _copy_bytes(disk: SourceDisk, target: Target) -> int:
+    thick = target.storage.provisioning is Provisioning.THICK
+    return disk.size_bytes if thick or disk.used_bytes is None else disk.used_bytes
+
+
+def _storage(info: HostInfo, made: Replica) -> Storage | None:
+    """Return the storage of a replica; None for a directory that lies in no storage that the host names."""
+    for storage in info.storages:
+        if made.storage in (storage.name, storage.path):
+            return storage
+    if not made.storage.startswith("/"):
+        return None
+    place = PurePosixPath(made.storage)
+    around = [storage for storage in info.storages if place.is_relative_to(storage.path)]
+    return max(around, key=lambda storage: len(storage.path), default=None)

@@ -1,0 +1,219 @@
+"""A worker process: its threads, how they start, how they get over a lost broker or database, and how they end."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+import dramatiq
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from bootpoint_common.identity import new_id
+from bootpoint_common.store.database import run
+from bootpoint_common.stream.carrier import CarrierLost
+
+from . import actors
+from .context import Context
+from .ingress import Ingress
+from .reaper import REAP_SECONDS, reap
+from .relay import relay_once
+
+_log = logging.getLogger(__name__)
+
+#: What a lost broker or database looks like; the loop that meets it begins anew after `AGAIN_SECONDS`.
+_AWAY = (CarrierLost, psycopg.Error, PoolTimeout, dramatiq.errors.BrokerConnectionError, OSError)
+
+#: Seconds until a loop that lost its broker or database begins anew.
+AGAIN_SECONDS = 1.0
+
+#: Longest wait of the relay for news, in seconds: rows with a later time become due without a word.
+RELAY_SECONDS = 0.5
+
+#: Messages of agents in hand without an ack.
+INGRESS_PREFETCH = 32
+
+#: Seconds between two signs of life of a process.
+ALIVE_SECONDS = 5.0
+
+#: Channel of NOTIFY that says that the outbox has something new.
+_OUTBOX = "bootpoint_outbox"
+
+
+class Loop:
+    """A thread that does the same thing again until it is told to stop.
+
+    Args:
+        name: Name of the thread.
+        work: One round; returns when there is nothing to do at the moment.
+        stop: Set when the loop is to end.
+        pause: Seconds between rounds.
+    """
+
+    def __init__(self, name: str, work: Callable[[], None], stop: threading.Event, *, pause: float = 0.0) -> None:
+        self._work, self._stop, self._pause = work, stop, pause
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def join(self, timeout: float) -> None:
+        """Wait for its end."""
+        self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            pause = self._pause
+            try:
+                self._work()
+            except _AWAY as away:
+                _log.warning("loop begins anew", extra={"loop": self._thread.name, "cause": str(away)})
+                pause = AGAIN_SECONDS
+            except Exception:  # noqa: BLE001 - the thread's boundary: what failed stands in a row or queue, is met again
+                _log.exception("loop failed", extra={"loop": self._thread.name})
+                pause = AGAIN_SECONDS
+            if pause:
+                self._stop.wait(pause)
+
+
+class ControlLoops:
+    """Relay and reaper: any scheduler or worker process runs them, none leads.
+
+    Args:
+        context: What the process works with.
+        broker: Where tasks go.
+        kind: ``worker``, ``scheduler`` or ``up``.
+        pool: The pool that the process serves, if it is a worker.
+    """
+
+    def __init__(self, context: Context, broker: dramatiq.Broker, *, kind: str, pool: str | None = None) -> None:
+        self._context = context
+        self._send = actors.sender(broker)
+        self._stop = threading.Event()
+        self._process: tuple[UUID, str, str | None] = (new_id(), kind, pool)
+        self._loops = [
+            Loop("relay", self._relay, self._stop),
+            Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
+            Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
+        ]
+
+    def start(self) -> None:
+        """Start the threads."""
+        for loop in self._loops:
+            loop.start()
+
+    def stop(self) -> None:
+        """End the threads and take the process off the list."""
+        self._stop.set()
+        for loop in self._loops:
+            loop.join(10.0)
+        try:
+            with self._context.database.transaction() as connection:
+                run(connection, "DELETE FROM process WHERE id = %s", self._process[0])
+        except _AWAY:
+            _log.info("process row left: the database is away")
+
+    def _relay(self) -> None:
+        with self._context.database.listen(_OUTBOX) as connection:
+            while not self._stop.is_set():
+                while relay_once(self._context, self._send):
+                    pass
+                for _ in connection.notifies(timeout=RELAY_SECONDS, stop_after=1):
+                    pass
+
+    def _alive(self) -> None:
+        process_id, kind, pool = self._process
+        with self._context.database.transaction() as connection:
+            run(
+                connection,
+                "INSERT INTO process (id, kind, pool, name) VALUES (%s, %s, %s, %s)"
+                " ON CONFLICT (id) DO UPDATE SET seen_at = now()",
+                process_id,
+                kind,
+                pool,
+                self._context.worker,
+            )
+            run(connection, "DELETE FROM process WHERE seen_at < now() - interval '1 minute'")
+
+
+class WorkerService:
+    """A worker process: ingress, tasks and slices of its pools, relay and reaper.
+
+    Args:
+        context: What it works with.
+        broker: dramatiq's broker (`actors.make_broker`).
+        pools: Pools that it serves.
+        slices: Streams that it applies at a time.
+        tasks: Short tasks that it does at a time.
+        kind: How the process calls itself.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        broker: dramatiq.Broker,
+        pools: Sequence[str],
+        *,
+        slices: int = 4,
+        tasks: int = 4,
+        kind: str = "worker",
+    ) -> None:
+        self._context = context
+        self._stop = threading.Event()
+        actors.declare(broker, context, pools)
+        self._control = ControlLoops(context, broker, kind=kind, pool=pools[0])
+        slice_queues = {actors.queue_of(pool, kind) for pool in pools for kind in actors.SLICES}
+        task_queues = {actors.queue_of(pool, kind) for pool in pools for kind in actors.ACTORS} - slice_queues
+        self._workers = [_worker(broker, slice_queues, slices), _worker(broker, task_queues, tasks)]
+        self._ingress = [Loop(f"ingress {pool}", self._ingress_of(pool), self._stop) for pool in pools]
+
+    def start(self) -> None:
+        """Start all threads."""
+        self._control.start()
+        for loop in self._ingress:
+            loop.start()
+        for worker in self._workers:
+            worker.start()
+
+    def stop(self) -> None:
+        """End slices at their next record, then all threads; unfinished work goes on elsewhere."""
+        self._context.stopping.set()
+        self._stop.set()
+        for worker in self._workers:
+            worker.stop(timeout=30_000)
+        for loop in self._ingress:
+            loop.join(10.0)
+        self._control.stop()
+
+    def _ingress_of(self, pool: str) -> Callable[[], None]:
+        ingress = Ingress(self._context, pool)
+
+        def consume() -> None:
+            self._context.carrier.declare_pool(pool)
+            consumer = self._context.carrier.ingress(pool, INGRESS_PREFETCH)
+            try:
+                while not self._stop.is_set():
+                    delivery = consumer.get(0.5)
+                    if delivery is not None:
+                        ingress.handle(delivery.body)
+                        consumer.ack(delivery.tag)
+            finally:
+                consumer.close()
+
+        return consume
+
+
+def _expected(record: logging.LogRecord) -> bool:
+    """Drop dramatiq's warning of a second worker on a broker: slices and short tasks have threads of their own."""
+    return "middleware of the same type twice" not in str(record.msg)
+
+
+def _worker(broker: dramatiq.Broker, queues: set[str], threads: int) -> dramatiq.Worker:
+    broker.logger.addFilter(_expected)
+    worker = dramatiq.Worker(broker, queues=queues, worker_threads=threads, worker_timeout=200)
+    # As many in hand as threads: a task that waits behind a long one in this process could run in another.
+    worker.queue_prefetch = threads
+    return worker

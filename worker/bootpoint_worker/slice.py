@@ -1,0 +1,359 @@
+"""A slice: some time of one worker's work on one disk of an open point.
+
+::
+
+    stream ──► order ──► open ──► write ──► … ──► flush ──► record ──► ack ──► credit
+               (drop what was seen,                   target    watermark   broker   agent
+                hold what lies beyond a gap)
+
+The order of the last four is the promise: what is acked was recorded, what was recorded survives a power cut of the
+target. A slice that dies anywhere loses nothing: the broker delivers again from the last ack, the next slice goes on
+from the recorded watermark, and what lies between is written again with the same effect.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+
+from bootpoint_common import message
+from bootpoint_common.bundle import Bundle, Opener, Place, decode_seal, decode_segments, peek
+from bootpoint_common.cipher import Reject
+from bootpoint_common.errors import BootpointError
+from bootpoint_common.frame import Kind
+from bootpoint_common.store import event, watermark
+from bootpoint_common.store.point import Point, PointDisk
+from bootpoint_common.store.watermark import SealRecord, Watermark
+from bootpoint_common.stream.carrier import Consumer, Delivery
+
+from . import messenger
+from .context import Context
+from .sample import Sampler
+from .targets.base import LayerWriter
+
+_log = logging.getLogger(__name__)
+
+#: Most seconds between two records while bundles come.
+RECORD_SECONDS = 2.0
+
+#: Share of the window after which the watermark is recorded: a batch as large as the window would make the agent
+#: wait for each flush (measured: 168 MiB/s became 24).
+RECORD_SHARE = 4
+
+#: Longest wait for a bundle in seconds, so that a stop or a lost claim is noticed.
+STEP_SECONDS = 0.2
+
+#: Seconds after which a stream without a bundle counts as empty. A worker that is faster than its agent finds nothing
+#: after each bundle: a flush, a transaction and a credit for each would cost more than the bundle.
+EMPTY_SECONDS = 0.1
+
+#: Bundles in hand without an ack. The credit bounds their bytes; the number must exceed what a gap can hold back.
+PREFETCH = 512
+
+#: Bundles beyond a gap that are held. More of them are dropped and asked for again: else they could take all of
+#: `PREFETCH`, and what fills the gap would never be handed out.
+HELD_AHEAD = PREFETCH // 2
+
+#: Seconds that a gap may last before the agent is asked to publish again.
+GAP_SECONDS = 60.0
+
+#: Reasons of a refusal that anybody could have caused who reached the queue: such a bundle is dropped and counted.
+#: Any other bundle was made with the agent's key, so the agent itself is at fault and the point is given up.
+_FORGED = frozenset(
+    {Reject.TRUNCATED, Reject.OVERSIZED, Reject.VERSION, Reject.DIRECTION, Reject.KEY, Reject.POINT, Reject.ALTERED}
+)
+
+
+class Slice:
+    """One claim's work on one stream; used by one thread, step by step.
+
+    Args:
+        context: What the worker works with.
+        found: The point.
+        disk: Its disk, as recorded when the claim was taken.
+        number: The claim's number.
+        writer: The layer's writer, which has fenced all earlier ones.
+        consumer: The stream's consumer.
+        keys: The agent's keys.
+        clock: Monotonic seconds.
+
+    Attributes:
+        sealed_point: Whether this slice recorded the last disk's seal.
+        done: Whether the disk's stream is applied to its end.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        found: Point,
+        disk: PointDisk,
+        *,
+        number: int,
+        writer: LayerWriter,
+        consumer: Consumer,
+        keys: dict[int, bytes],
+        known_samples: dict[int, bytes],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.sealed_point = False
+        self.done = False
+        self._context = context
+        self._point = found
+        self._disk = disk
+        self._number = number
+        self._writer = writer
+        self._consumer = consumer
+        self._clock = clock
+        self._opener = Opener(
+            keys,
+            found.id,
+            disk.id,
+            disk.size_bytes,
+            sequence=disk.sequence,
+            offset=disk.watermark_bytes,
+            chain=disk.chain_digest,
+        )
+        self._sampler = Sampler(found.id, known_samples)
+        self._mark = self._fresh_mark(disk.applied_bytes)
+        self._recorded_offset = disk.watermark_bytes
+        self._recorded_at = clock()
+        self._unacked: deque[tuple[int, int]] = deque()  # (tag, sequence), in the order of delivery
+        self._ahead: dict[int, bytes] = {}  # bundles beyond a gap, unacked, by sequence
+        self._gap_since: float | None = None
+        self._refused_at: int | None = None
+        self._seal: SealRecord | None = None
+
+    @property
+    def watermark(self) -> int:
+        """Cumulative encrypted bytes that are recorded."""
+        return self._recorded_offset
+
+    def send_credit(self) -> None:
+        """Tell the agent how far it may go; it takes the largest, and asks when none came."""
+        until = self._recorded_offset + self._disk.window_bytes
+        messenger.send_lossy(
+            self._context, self._point.agent, message.Credit(point_disk_id=self._disk.id, may_send_until=until)
+        )
+
+    def step(self, timeout: float) -> bool:
+        """Take one bundle and do what follows from it.
+
+        Args:
+            timeout: Seconds to wait for it.
+
+        Returns:
+            False when none came.
+
+        Raises:
+            Fenced: The claim, or the hold on the layer, is somebody else's now.
+            CarrierLost: The stream is out of reach.
+            BootpointError: The target failed, or the agent's bundle broke a rule.
+        """
+        delivery = self._consumer.get(min(timeout, EMPTY_SECONDS))
+        if delivery is None:
+            if self._due_when_idle():
+                self.record()
+            delivery = self._consumer.get(timeout)
+        if delivery is None:
+            self._look_at_gap()
+            return False
+        self._take(delivery)
+        self._drain()
+        if self._seal is not None or self._due():
+            self.record()
+        return True
+
+    def record(self) -> None:
+        """Flush the target, record the watermark, ack, send credit: in this order."""
+        if self._opener.offset == self._recorded_offset:
+            self._ack()
+            return
+        self._writer.flush()
+        mark = self._mark
+        mark.watermark_bytes = self._opener.offset
+        mark.sequence = self._opener.sequence
+        mark.chain_digest = self._opener.chain
+        with self._context.database.transaction() as connection:
+            if self._seal is None:
+                watermark.record(connection, self._disk, self._number, mark)
+            else:
+                self.sealed_point = watermark.seal(connection, self._disk, self._number, mark, self._seal)
+                self.done = True
+                self._count(self._seal)
+        self._context.metrics.applied_bytes.inc(mark.worker_bytes)
+        self._context.metrics.wire_bytes.inc(self._opener.offset - self._recorded_offset)
+        self._recorded_offset = self._opener.offset
+        self._recorded_at = self._clock()
+        self._mark = self._fresh_mark(mark.applied_bytes)
+        self._ack()
+        if not self.done:
+            self.send_credit()
+
+    def _count(self, seal: SealRecord) -> None:
+        metrics = self._context.metrics
+        metrics.scanned_bytes.inc(seal.scanned_bytes)
+        metrics.changed_bytes.inc(seal.changed_bytes)
+        if seal.fallback is not None:
+            metrics.fallbacks.labels(reason=seal.fallback).inc()
+
+    def _fresh_mark(self, applied_bytes: int) -> Watermark:
+        return Watermark(0, 0, b"", applied_bytes, segments=[], samples={}, worker=self._context.worker)
+
+    def _due(self) -> bool:
+        ahead = self._opener.offset - self._recorded_offset
+        return ahead >= self._disk.window_bytes // RECORD_SHARE or (
+            ahead > 0 and self._clock() - self._recorded_at >= RECORD_SECONDS
+        )
+
+    def _due_when_idle(self) -> bool:
+        return self._opener.offset > self._recorded_offset or bool(self._unacked)
+
+    def _take(self, delivery: Delivery) -> None:
+        """Sort a delivery in: next, seen before, beyond a gap, or no bundle of this stream at all."""
+        try:
+            place = self._opener.place(delivery.body)
+        except BootpointError as problem:
+            self._refuse(delivery, problem)
+            return
+        sequence = peek(delivery.body).sequence
+        self._unacked.append((delivery.tag, sequence))
+        if place is Place.NEXT:
+            self._apply(delivery.body)
+            if self._opener.sequence == sequence:
+                self._unacked[-1] = (delivery.tag, -1)
+                self._refused_at = sequence
+        elif place is Place.AHEAD:
+            self._ahead[sequence] = delivery.body
+            self._gap_since = self._gap_since if self._gap_since is not None else self._clock()
+            if len(self._ahead) > HELD_AHEAD:
+                self.ask_again()
+
+    def _drain(self) -> None:
+        """Apply what waited beyond a gap that is filled now."""
+        while (body := self._ahead.pop(self._opener.sequence, None)) is not None:
+            self._apply(body)
+        if not self._ahead:
+            self._gap_since = None
+
+    def _apply(self, body: bytes) -> None:
+        try:
+            bundle = self._opener.open(body)
+        except BootpointError as problem:
+            if problem.value not in _FORGED:
+                self._context.metrics.rejected.labels(reason=str(problem.value)).inc()
+                raise
+            self._note_refusal(problem)
+            return
+        if bundle.kind is Kind.DATA:
+            self._write(bundle)
+        elif bundle.kind is Kind.MAP:
+            self._mark.segments += decode_segments(bundle.payload)
+        else:
+            self._seal = _seal_record(bundle)
+
+    def _write(self, bundle: Bundle) -> None:
+        position = 0
+        for extent in bundle.extents:
+            if extent.zero:
+                self._writer.zero(extent.offset, extent.length)
+            else:
+                self._writer.write(extent.offset, bundle.payload[position : position + extent.length])
+                position += extent.length
+            self._mark.applied_bytes += extent.length
+            self._mark.worker_bytes += extent.length
+        self._mark.samples |= self._sampler.add(bundle.extents, bundle.payload)
+
+    def _ack(self) -> None:
+        """Ack the longest run of deliveries, from the oldest on, that are durable or were seen before."""
+        tag = None
+        while self._unacked and self._unacked[0][1] < self._opener.sequence:
+            tag = self._unacked.popleft()[0]
+        if tag is not None:
+            self._consumer.ack(tag)
+
+    def _refuse(self, delivery: Delivery, problem: BootpointError) -> None:
+        """Drop what is no bundle of this stream; the true one of its place still comes, or a gap shows."""
+        self._unacked.append((delivery.tag, -1))
+        self._note_refusal(problem)
+
+    def _note_refusal(self, problem: BootpointError) -> None:
+        self._context.metrics.rejected.labels(reason=str(problem.value)).inc()
+        _log.warning("bundle refused", extra={"reason": str(problem.value), "point_disk": str(self._disk.id)})
+        with self._context.database.transaction() as connection:
+            event.record(
+                connection,
+                "bundle_refused",
+                problem.message,
+                actor="worker",
+                job=self._point.job,
+                run_number=self._point.run_number,
+                point=self._point.name,
+                host=self._point.host,
+                agent=self._point.agent,
+                code=str(problem.code),
+                details={"reason": str(problem.value), "slot": self._disk.slot},
+            )
+
+    def _look_at_gap(self) -> None:
+        if self._gap_since is None or self._clock() - self._gap_since < GAP_SECONDS:
+            return
+        self._gap_since = self._clock()
+        self.ask_again()
+
+    @property
+    def in_gap(self) -> bool:
+        """Whether the next bundle is missing: others came from beyond it, or a forged one in its place."""
+        return bool(self._ahead) or self._refused_at == self._opener.sequence
+
+    def ask_again(self) -> None:
+        """Drop what lies beyond the gap, and ask for everything from the missing bundle on."""
+        self._ahead.clear()
+        self._refused_at = self._opener.sequence  # still a gap, should this word of it be lost
+        self._unacked = deque((tag, min(sequence, self._opener.sequence - 1)) for tag, sequence in self._unacked)
+        again = message.ResendFrom(point_disk_id=self._disk.id, sequence=self._opener.sequence)
+        messenger.send_lossy(self._context, self._point.agent, again)
+
+
+def _seal_record(bundle: Bundle) -> SealRecord:
+    seal = decode_seal(bundle.payload)
+    return SealRecord(
+        read_digest=bytes.fromhex(seal.root),
+        applied_digest=bytes.fromhex(seal.chain),
+        scanned_bytes=seal.scanned_bytes,
+        changed_bytes=seal.changed_bytes,
+        wire_bytes=bundle.header.offset,
+        tracker=seal.tracker,
+        fallback=seal.fallback,
+        skipped=[(offset, length) for offset, length in seal.skipped],
+        consistency=seal.consistency,
+    )
+
+
+def run_slice(
+    work: Slice,
+    *,
+    keep_going: Callable[[], bool],
+    seconds: float,
+    idle_seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Step a slice until its end: the seal, its length, a while without a bundle, or a stop.
+
+    Args:
+        work: The slice.
+        keep_going: Asked between steps; false ends the slice, or raises `Fenced`.
+        seconds: Its length.
+        idle_seconds: Seconds without a bundle after which it ends.
+        clock: Monotonic seconds.
+    """
+    end = clock() + seconds
+    quiet_since = clock()
+    while not work.done and clock() < end and keep_going():
+        if work.step(min(STEP_SECONDS, idle_seconds)):
+            quiet_since = clock()
+        elif clock() - quiet_since >= idle_seconds:
+            break
+    if not work.done:
+        work.record()
