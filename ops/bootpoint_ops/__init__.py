@@ -1,0 +1,1 @@
+"""What operators use: the command line, the scheduler, the one-machine mode and the demo."""

@@ -1,0 +1,310 @@
+"""``bootpoint host``: target hosts."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.store import host as rows
+from bootpoint_common.store.request import from_json
+from bootpoint_common.units import format_size
+from bootpoint_ops import host as hosts
+from bootpoint_ops import read
+from bootpoint_ops.cli.output import Session, emit, fields, output_option, say, session, table, waiting
+from bootpoint_ops.question import TIMEOUT, ask_worker
+from bootpoint_worker.context import PORTS
+from bootpoint_worker.targets import DRIVERS
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_Options = list[Callable[[F], F]]
+
+
+@click.group()
+def host() -> None:
+    """Target hosts: where standby VMs are kept."""
+
+
+def timeout_option(command: F) -> F:
+    """Add ``--timeout``."""
+    return click.option("--timeout", default=TIMEOUT, show_default=True, help="Seconds to wait for an answer.")(command)
+
+
+def _reach_options(*, new: bool) -> Callable[[F], F]:
+    options = [
+        click.option(
+            "--address", required=new, help="DNS name or address; 'local' is the machine that the workers run on."
+        ),
+        click.option(
+            "--port", type=click.IntRange(1, 65535), help="TCP port of its control service. [default: the kind's own]"
+        ),
+        click.option("--user", default="root" if new else None, help="Account on the host."),
+        click.option(
+            "--ssh-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File with the private key."
+        ),
+        click.option(
+            "--password-file",
+            type=click.Path(exists=True, dir_okay=False, path_type=Path),
+            help="File with the password.",
+        ),
+        click.option("--ask-password", is_flag=True, help="Ask for the password on the terminal."),
+        click.option("--fingerprint", help="Fingerprint (SHA256:…) of the key that the host shows."),
+        click.option(
+            "--virt-type",
+            type=click.Choice(hosts.VIRT_TYPES),
+            help="kvm: with hardware help; qemu: slow, on any machine.",
+        ),
+        click.option("--pool", help="Workers that serve it. [default: the kind's pool]"),
+    ]
+
+    def add(command: F) -> F:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+def secrets_of(ssh_key: Path | None, password_file: Path | None, *, ask: bool = False) -> dict[str, str]:
+    """Read credentials from files or from the terminal; they are never arguments, which every user can see."""
+    found = {}
+    if ssh_key is not None:
+        found["ssh_key"] = ssh_key.read_text()
+    if password_file is not None:
+        found["password"] = password_file.read_text().rstrip("\n")
+    if ask:
+        found["password"] = click.prompt("Password", hide_input=True, err=True)
+    return found
+
+
+@host.command()
+@click.argument("name")
+@click.option("--kind", required=True, type=click.Choice(sorted(DRIVERS)), help="Its hypervisor.")
+@_reach_options(new=True)
+@click.option("--yes", is_flag=True, help="Accept the fingerprint that it shows without being asked.")
+@timeout_option
+@output_option
+def add(
+    *,
+    name: str,
+    kind: str,
+    address: str,
+    port: int | None,
+    user: str,
+    ssh_key: Path | None,
+    password_file: Path | None,
+    ask_password: bool,
+    fingerprint: str | None,
+    virt_type: str | None,
+    pool: str | None,
+    yes: bool,
+    timeout: float,
+) -> None:
+    """Add a host; its key is shown and confirmed now, and compared ever after."""
+    here = session()
+    secrets = secrets_of(ssh_key, password_file, ask=ask_password)
+    # Before the question: a name that is taken is said at once.
+    with here.env.database.transaction() as connection:
+        taken = [item["name"] for item in read.host_list(connection)]
+    if name in taken:
+        raise error(
+            Code.SPEC_INVALID,
+            f"there is a host {name} already",
+            key="name",
+            value=name,
+            hint="change it with `bootpoint host set`",
+        )
+    at = PORTS.get(kind, 0) if port is None else port
+    shown = fingerprint or _shown_fingerprint(here, pool or kind, kind=kind, address=address, port=at, timeout=timeout)
+    if shown is not None and fingerprint is None:
+        _confirm_fingerprint(name, address, shown, yes=yes)
+    new = hosts.NewHost(
+        name=name, kind=kind, address=address, port=at, user=user, pool=pool, fingerprint=shown, secrets=secrets,
+        settings={"virt_type": virt_type or "kvm"} if kind == "kvm" else {},
+    )  # fmt: skip
+    with here.env.database.transaction() as connection:
+        made = hosts.add(connection, here.env.vault, new, actor=here.env.actor)
+    try:
+        _check(here, made, timeout)
+    except BootpointError as problem:
+        # The host is added all the same; `host check` asks again.
+        click.echo(f"host {name} is added, but was not checked: {problem.message}", err=True)
+    _show_host(here, name)
+
+
+def _shown_fingerprint(here: Session, pool: str, *, kind: str, address: str, port: int, timeout: float) -> str | None:
+    if kind != "kvm" or address == "local":
+        return None
+    arguments = {"kind": kind, "address": address, "port": port}
+    with waiting(f"asking {address} for its key"):
+        found = ask_worker(here.env, pool, "host_fingerprint", arguments, timeout=timeout)["fingerprint"]
+    return None if found is None else str(found)
+
+
+def _confirm_fingerprint(name: str, address: str, fingerprint: str, *, yes: bool) -> None:
+    click.echo(f"host {name} at {address} shows the key {fingerprint}", err=True)
+    if yes:
+        return
+    if sys.stdin.isatty() and click.confirm("Is that its key?", err=True):
+        return
+    raise error(
+        Code.HOST_KEY_CHANGED,
+        f"the key of host {name} was not confirmed",
+        key="--fingerprint",
+        value=fingerprint,
+        host=name,
+        hint="compare: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host; then say --fingerprint or --yes",
+    )
+
+
+@host.command("set")
+@click.argument("name")
+@_reach_options(new=False)
+@click.option("--forget-credentials", is_flag=True, help="Delete the saved credentials.")
+@click.option("--max-open-points", type=click.IntRange(1, 64), help="Most boot points that are written at a time.")
+@output_option
+def set_(
+    *,
+    name: str,
+    ssh_key: Path | None,
+    password_file: Path | None,
+    ask_password: bool,
+    virt_type: str | None,
+    forget_credentials: bool,
+    user: str | None,
+    **columns: Any,
+) -> None:
+    """Change how a host is reached."""
+    here = session()
+    given = {column: value for column, value in {**columns, "username": user}.items() if value is not None}
+    secrets = secrets_of(ssh_key, password_file, ask=ask_password) or None
+    with here.env.database.transaction() as connection:
+        hosts.change(
+            connection,
+            here.env.vault,
+            name,
+            actor=here.env.actor,
+            columns=given,
+            settings={} if virt_type is None else {"virt_type": virt_type},
+            secrets={} if forget_credentials else secrets,
+        )
+    _show_host(here, name)
+
+
+@host.command("list")
+@output_option
+def list_() -> None:
+    """List the hosts."""
+    with session().env.database.transaction() as connection:
+        items = read.host_list(connection)
+    lines = [
+        (item["name"], item["kind"], item["address"], item["state"], item["reason"], len(item["replicas"]), _free(item))
+        for item in items
+    ]
+    columns = ("NAME", "KIND", "ADDRESS", "STATE", "REASON", ">REPLICAS", ">FREE")
+    emit(
+        {"items": items}, table(columns, lines, empty="no hosts yet: `bootpoint host add NAME --kind kvm --address A`")
+    )
+
+
+def _free(item: dict[str, Any]) -> str:
+    return format_size(max((storage["free_bytes"] for storage in item["storages"]), default=None))
+
+
+@host.command()
+@click.argument("name")
+@timeout_option
+@output_option
+def show(name: str, timeout: float) -> None:
+    """Ask a host how it is, and show it; what it doesn't answer is shown from memory (checked_at)."""
+    here = session()
+    with here.env.database.transaction() as connection:
+        found = rows.by_name(connection, name)
+    _check(here, found, timeout, kind="host_show")
+    _show_host(here, name)
+
+
+def _check(here: Session, found: rows.Host, timeout: float, kind: str = "host_check") -> BootpointError | None:
+    """Ask a host; the database keeps the answer."""
+    with waiting(f"asking {found.name}"):
+        answer = ask_worker(here.env, found.pool, kind, {"host": found.name}, timeout=timeout)
+    return None if answer["error"] is None else from_json(answer["error"])
+
+
+def _show_host(here: Session, name: str) -> None:
+    with here.env.database.transaction() as connection:
+        item = read.host(connection, name)
+    storages = [
+        f"{s['name']}: {format_size(s['free_bytes'])} free of {format_size(s['size_bytes'])}, {s['path']}"
+        for s in item["storages"]
+    ]
+    pairs = [
+        *(
+            ("name", item["name"]),
+            ("kind", item["kind"]),
+            ("address", f"{item['user']}@{item['address']}:{item['port']}"),
+        ),
+        *(("virt type", item["virt_type"]), ("pool", item["pool"]), ("credentials", item["credentials"])),
+        *(("fingerprint", item["fingerprint"]), ("state", item["state"]), ("reason", item["reason"])),
+        *(("checked", item["checked_at"]), ("version", item["version"]), ("cpus", item["cpus"])),
+        ("memory", format_size(item["memory_bytes"])),
+        ("storages", "\n".join(storages)),
+        ("networks", ", ".join(f"{network['name']} ({network['kind']})" for network in item["networks"])),
+        ("problems", "\n".join(item["problems"])),
+        (
+            "replicas",
+            "\n".join(
+                f"{r['job']}: {r['vm']}, {r['points']} points, {format_size(r['stored_bytes'])}"
+                for r in item["replicas"]
+            ),
+        ),
+    ]
+    emit(item, fields(pairs))
+
+
+@host.command()
+@click.argument("name", required=False)
+@click.option("--all", "every", is_flag=True, help="Check every host.")
+@timeout_option
+@output_option
+def check(name: str | None, timeout: float, *, every: bool) -> None:
+    """Ask hosts whether they can be reached and have what bootpoint needs; exit with 1 if one hasn't."""
+    here = session()
+    if (name is None) != every:
+        raise click.UsageError("name a host, or say --all", click.get_current_context())
+    with here.env.database.transaction() as connection:
+        names = [item["name"] for item in read.host_list(connection)] if every else [name or ""]
+        found = [rows.by_name(connection, each) for each in names]
+    problems = {each.name: _problem(here, each, timeout) for each in found}
+    with here.env.database.transaction() as connection:
+        items = [read.host(connection, each.name) for each in found]
+    lines = [
+        (item["name"], item["state"], item["version"], getattr(problems[item["name"]], "message", None))
+        for item in items
+    ]
+    emit({"items": items}, table(("NAME", "STATE", "VERSION", "PROBLEM"), lines, empty="no hosts yet"))
+    if any(problems.values()):
+        raise click.exceptions.Exit(1)
+
+
+def _problem(here: Session, found: rows.Host, timeout: float) -> BootpointError | None:
+    try:
+        return _check(here, found, timeout)
+    except BootpointError as problem:
+        return problem
+
+
+@host.command()
+@click.argument("name")
+@output_option
+def remove(name: str) -> None:
+    """Remove a host that keeps no replica; nothing on the host is touched."""
+    here = session()
+    with here.env.database.transaction() as connection:
+        hosts.remove(connection, name, actor=here.env.actor)
+    say(f"host {name} removed", {"name": name})

@@ -1,0 +1,207 @@
+"""What a command says: JSON or tables on stdout, errors on stderr, exit codes."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from bootpoint_common.config import Config
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_ops.environment import Environment, open_environment
+from bootpoint_ops.read import jsonable
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: Exit code of what somebody cancelled, as shells know it from Ctrl-C.
+CANCELLED = 130
+
+#: Width of tables that don't go to a terminal: as wide as they need to be, for nobody scrolls a pipe.
+_PIPE_WIDTH = 1000
+
+#: Colours of states on a terminal.
+_STATES = {
+    **dict.fromkeys(("ok", "succeeded", "committed", "online", "reachable", "verified", "boots"), "green"),
+    **dict.fromkeys(("failing", "failed", "refused", "broken", "damaged", "revoked", "does_not_boot"), "red"),
+    **dict.fromkeys(
+        ("late", "never", "drift", "waiting", "running", "offline", "unreachable", "pending", "detached"), "yellow"
+    ),
+}
+
+
+@dataclass
+class Session:
+    """One call of the command line.
+
+    Attributes:
+        output: ``table`` or ``json``.
+    """
+
+    output: str = "table"
+    _opened: list[Environment] = field(default_factory=list)
+
+    @property
+    def json(self) -> bool:
+        """Whether JSON was asked for."""
+        return self.output == "json"
+
+    @property
+    def env(self) -> Environment:
+        """The installation, opened at the first use."""
+        if not self._opened:
+            self._opened.append(open_environment(Config.from_environment()))
+        return self._opened[0]
+
+    def close(self) -> None:
+        """Close what was opened."""
+        for env in self._opened:
+            env.close()
+        self._opened.clear()
+
+
+def session() -> Session:
+    """Return the session of the call at hand."""
+    found = click.get_current_context().find_root().obj
+    if not isinstance(found, Session):
+        raise TypeError(found)
+    return found
+
+
+def _take_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
+    found = context.find_root().obj
+    if value is not None and isinstance(found, Session):
+        found.output = value
+
+
+def output_option(command: F) -> F:
+    """Add ``-o table|json`` to a command."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(["table", "json"]),
+        expose_value=False,
+        callback=_take_output,
+        is_eager=True,
+        help="How to print: a table for people, or JSON.",
+    )(command)
+
+
+def console() -> Console:
+    """Return the terminal, or a plain writer where stdout is none."""
+    terminal = sys.stdout.isatty()
+    return Console(file=sys.stdout, width=None if terminal else _PIPE_WIDTH, highlight=False, soft_wrap=not terminal)
+
+
+def emit(value: Any, show: Callable[[Console], None]) -> None:
+    """Print a result: the value as JSON, or what ``show`` writes."""
+    if session().json:
+        click.echo(json.dumps(jsonable(value), ensure_ascii=False))
+    else:
+        show(console())
+
+
+def say(text: str, value: dict[str, Any]) -> None:
+    """Print one sentence, or its JSON."""
+    emit(value, lambda out: out.print(text, markup=False))
+
+
+def table(columns: Sequence[str], lines: Sequence[Sequence[object]], *, empty: str) -> Callable[[Console], None]:
+    """Return what prints a table; names that start with ``>`` are of columns set flush right."""
+
+    def show(out: Console) -> None:
+        if not lines:
+            out.print(empty, markup=False)
+            return
+        drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+        for name in columns:
+            drawn.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+        for line in lines:
+            drawn.add_row(*(_cell(value) for value in line))
+        _draw(out, drawn)
+
+    return show
+
+
+def fields(pairs: Sequence[tuple[str, object]]) -> Callable[[Console], None]:
+    """Return what prints names and values, one a line."""
+
+    def show(out: Console) -> None:
+        drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+        drawn.add_column(style="bold", no_wrap=True)
+        drawn.add_column(overflow="fold")
+        for name, value in pairs:
+            drawn.add_row(name, _cell(value))
+        _draw(out, drawn)
+
+    return show
+
+
+def _draw(out: Console, drawn: Table) -> None:
+    if out.is_terminal:
+        out.print(drawn)
+        return
+    with out.capture() as text:  # rich fills every line up to the table's width
+        out.print(drawn)
+    for line in text.get().splitlines():
+        click.echo(line.rstrip())
+
+
+def _cell(value: object) -> Text:
+    text = "-" if value is None or value == "" else str(value)
+    return Text(text, style=_STATES.get(text, ""))
+
+
+def complain(problem: BootpointError, *, as_json: bool) -> None:
+    """Print an error on stderr."""
+    if as_json:
+        click.echo(json.dumps(jsonable(problem.as_json()), ensure_ascii=False), err=True)
+        return
+    where = "".join(f" [{name} {value}]" for name, value in (("job", problem.job), ("host", problem.host)) if value)
+    lines = [f"error: {problem.message} ({problem.code}){where}"]
+    if problem.key:
+        lines.append(f"  {problem.key}" + ("" if problem.value is None else f" = {problem.value}"))
+    if problem.hint:
+        lines.append(f"  {problem.hint}")
+    click.echo("\n".join(lines), err=True)
+
+
+def usage(problem: click.ClickException) -> BootpointError:
+    """Return click's complaint about the words of a call as an error of ours."""
+    context = getattr(problem, "ctx", None)
+    path = context.command_path if context is not None else "bootpoint"
+    return error(Code.SPEC_INVALID, problem.format_message(), hint=f"`{path} --help` explains the command")
+
+
+def confirm(name: str, what: str, *, yes: bool) -> None:
+    """Let the job's name be typed before something is destroyed or a live copy is started.
+
+    Raises:
+        UsageError: ``spec_invalid``: another name was typed, or nobody can be asked.
+    """
+    if yes:
+        return
+    hint = "type the name, or say --yes"
+    if not sys.stdin.isatty():
+        raise error(Code.SPEC_INVALID, f"{what}: nobody confirmed it", key="--yes", hint="say --yes")
+    if click.prompt(f"{what}\nType {name} to go on", default="", show_default=False, err=True) != name:
+        raise error(Code.SPEC_INVALID, f"{what}: not confirmed", key="--yes", hint=hint)
+
+
+@contextmanager
+def no_status() -> Any:
+    """Do nothing where a spinner would stand."""
+    yield
+
+
+def waiting(text: str) -> Any:
+    """Return a context that shows a spinner on stderr while it lasts, on a terminal only."""
+    err = Console(stderr=True)
+    return err.status(text) if err.is_terminal and not session().json else no_status()

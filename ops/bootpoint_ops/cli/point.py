@@ -1,0 +1,193 @@
+"""``bootpoint point``: boot points of a job."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import click
+from rich.console import Console
+
+from bootpoint_common.errors import Code, RefusedError, error
+from bootpoint_common.store import outbox
+from bootpoint_common.store.database import Connection, Row, one
+from bootpoint_common.store.job import ReplicaRow
+from bootpoint_common.units import format_size
+from bootpoint_ops import read
+from bootpoint_ops.cli.output import Session, emit, fields, output_option, session, table, waiting
+
+#: Seconds between two looks for the end of a verification.
+INTERVAL = 0.25
+
+_HOST = click.option("--host", metavar="H", help="Which target, when the job has several.")
+
+
+@click.group()
+def point() -> None:
+    """Boot points: instants from which a standby VM can be started."""
+
+
+@point.command("list")
+@click.argument("job", metavar="J")
+@_HOST
+@click.option("--all", "every", is_flag=True, help="Aborted ones too.")
+@output_option
+def list_(job: str, host: str | None, *, every: bool) -> None:
+    """List the boot points of a job, newest first."""
+    with session().env.database.transaction() as connection:
+        found = read.point_list(connection, job, host=host, every=every)
+    lines = [
+        (
+            item["name"],
+            item["host"],
+            "damaged" if item["damaged_at"] else item["state"],
+            item["kind"],
+            item["consistency"],
+            format_size(item["changed_bytes"]),
+            "yes" if item["verified_at"] else "no",
+            (item["boot"] or {}).get("verdict"),
+        )
+        for item in found["items"]
+    ]
+    columns = ("NAME", "HOST", "STATE", "KIND", "LEVEL", ">CHANGED", "VERIFIED", "BOOT")
+    emit(
+        found,
+        table(columns, lines, empty=f"job {found['job']} has no boot points yet: `bootpoint job run {found['job']}`"),
+    )
+
+
+def _find(here: Session, job: str, name: str, host: str | None) -> tuple[ReplicaRow, dict[str, Any]]:
+    with here.env.database.transaction() as connection:
+        replica = read.replica_of(connection, job, host)
+        return replica, read.point(connection, replica, name)
+
+
+@point.command()
+@click.argument("job", metavar="J")
+@click.argument("name", metavar="P")
+@_HOST
+@output_option
+def show(job: str, name: str, host: str | None) -> None:
+    """Show a boot point; P is its name, or `latest`."""
+    _, item = _find(session(), job, name, host)
+    _show(item)
+
+
+def _show(item: dict[str, Any]) -> None:
+    disks = [
+        f"{disk['slot']}: {format_size(disk['size_bytes'])}, changed {format_size(disk['changed_bytes'])},"
+        f" {disk['layer']}"
+        for disk in item["disks"]
+    ]
+    shown = [
+        *(
+            ("name", item["name"]),
+            ("job", item["job"]),
+            ("host", item["host"]),
+            ("state", item["state"]),
+            ("kind", item["kind"]),
+        ),
+        *(
+            ("reason", item["reason"]),
+            ("level", item["consistency"]),
+            ("instant", item["instant"]),
+            ("committed", item["committed_at"]),
+        ),
+        *(
+            ("run", item["run"]),
+            ("changed", format_size(item["changed_bytes"])),
+            ("sent", format_size(item["wire_bytes"])),
+        ),
+        *(
+            ("stored", format_size(item["stored_bytes"])),
+            ("digest", item["read_digest"]),
+            ("verified", item["verified_at"]),
+        ),
+        *(("damaged", item["damaged_at"]), ("disks", "\n".join(disks))),
+    ]
+    emit(item, fields(shown))
+
+
+@point.command()
+@click.argument("job", metavar="J")
+@click.argument("name", metavar="P")
+@_HOST
+@click.option(
+    "--timeout", default=0.0, help="Seconds to wait for the result; 0 waits as long as it takes. [default: 0]"
+)
+@output_option
+def verify(job: str, name: str, host: str | None, timeout: float) -> None:
+    """Read a boot point back from its host and compare it with what the source was; exit with 1 if it is damaged."""
+    here = session()
+    with here.env.database.transaction() as connection:
+        replica = read.replica_of(connection, job, host)
+        item = read.point(connection, replica, name)
+        point_id = read.point_id(connection, replica, name)
+        if item["state"] != "committed":
+            raise _not_committed(replica, item)
+        last = _last_event(connection)
+        outbox.task(connection, replica.pool, "verify", point_id)
+    with waiting(f"verifying {item['name']} on {replica.host}"):
+        _wait(here, replica, item["name"], last, timeout)
+    with here.env.database.transaction() as connection:
+        item = read.point(connection, replica, item["name"])
+    emit(item, lambda out: _show_verdict(out, item))
+    if item["damaged_at"] is not None:
+        raise click.exceptions.Exit(1)
+
+
+def _not_committed(replica: ReplicaRow, item: dict[str, Any]) -> Exception:
+    return RefusedError(
+        Code.POINT_IN_USE,
+        f"boot point {item['name']} is {item['state']}, only committed ones can be verified",
+        job=replica.job_name,
+        host=replica.host,
+        key="point",
+        value=item["name"],
+    )
+
+
+def _show_verdict(out: Console, item: dict[str, Any]) -> None:
+    if item["damaged_at"] is not None:
+        out.print(f"{item['name']} on {item['host']} is damaged", markup=False)
+    else:
+        out.print(
+            f"{item['name']} on {item['host']} is identical to the source at its instant: {item['reread_digest']}",
+            markup=False,
+        )
+
+
+def _last_event(connection: Connection) -> int:
+    found = one(connection, "SELECT coalesce(max(id), 0) AS id FROM event")
+    return 0 if found is None else int(found["id"])
+
+
+def _wait(here: Session, replica: ReplicaRow, name: str, last: int, timeout: float) -> None:
+    """Wait for what the history says of the verification."""
+    deadline = time.monotonic() + timeout if timeout > 0 else None
+    while True:
+        with here.env.database.transaction() as connection:
+            found = _verdict(connection, replica, name, last)
+        if found is not None:
+            break
+        if deadline is not None and time.monotonic() > deadline:
+            raise error(
+                Code.NO_WORKER, f"no worker of pool {replica.pool} verified {name} within {timeout:g} s",
+                job=replica.job_name, host=replica.host, key="point", value=name,
+            )  # fmt: skip
+        time.sleep(INTERVAL)
+    if found["kind"] == "verify_failed":
+        code = Code(found["code"]) if found["code"] in set(Code) else Code.BUSY
+        raise error(code, found["text"], job=replica.job_name, host=replica.host, key="point", value=name)
+
+
+def _verdict(connection: Connection, replica: ReplicaRow, name: str, last: int) -> Row | None:
+    return one(
+        connection,
+        "SELECT kind, text, code FROM event WHERE id > %s AND job = %s AND host = %s AND point = %s"
+        " AND kind IN ('point_verified', 'point_damaged', 'verify_failed') ORDER BY id LIMIT 1",
+        last,
+        replica.job_name,
+        replica.host,
+        name,
+    )

@@ -1,0 +1,78 @@
+"""The root of the command line: the nouns, and where every error becomes a message and an exit code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_ops.cli import agent, disk, host, job, point, process, run, vm
+from bootpoint_ops.cli.output import CANCELLED, Session, complain, usage
+
+
+class Root(click.Group):
+    """Turns errors into messages on stderr and exit codes: 1 failed, 2 usage, 3 not found, 4 refused, 130 cancelled."""
+
+    def main(self, args: Sequence[str] | None = None, *positional: Any, **extra: Any) -> Any:
+        """Run a call and end the process, or raise `SystemExit`."""
+        words = list(sys.argv[1:] if args is None else args)
+        session = Session()
+        extra.update(standalone_mode=False, obj=session)
+        try:
+            code = super().main(words, *positional, **extra)
+        except BootpointError as problem:
+            complain(problem, as_json=_wants_json(session, words))
+            code = problem.exit_code
+        except click.exceptions.Exit as done:
+            code = done.exit_code
+        except (click.Abort, KeyboardInterrupt):
+            complain(error(Code.CANCELLED, "cancelled"), as_json=_wants_json(session, words))
+            code = CANCELLED
+        except click.ClickException as wrong:
+            complain(usage(wrong), as_json=_wants_json(session, words))
+            code = 2
+        except (psycopg.Error, PoolTimeout) as away:
+            complain(_database_problem(away), as_json=_wants_json(session, words))
+            code = 1
+        finally:
+            session.close()
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+def _wants_json(session: Session, words: Sequence[str]) -> bool:
+    """Say whether JSON was asked for, also in a call that is too wrong to be read."""
+    if session.json:
+        return True
+    pairs = zip(words, [*words[1:], ""], strict=True)
+    return any(
+        (one in ("-o", "--output") and two == "json") or one in ("-ojson", "--output=json") for one, two in pairs
+    )
+
+
+def _database_problem(away: Exception) -> BootpointError:
+    if isinstance(away, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
+        hint = "bring it up to date with `bootpoint db migrate`"
+        return error(Code.NO_SCHEDULER, f"the database is of another version: {away}", hint=hint)
+    return error(
+        Code.NO_SCHEDULER,
+        f"the database does not answer: {str(away).strip()}",
+        hint="check that it runs, and BOOTPOINT_DATABASE_URL (without it: that `bootpoint up` runs)",
+    )
+
+
+@click.group(cls=Root, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="bootpoint", prog_name="bootpoint")
+def main() -> None:
+    """Keep inactive, bootable copies of machines on hypervisor hosts, and prove them."""
+
+
+for _command in (
+    *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),
+    *(host.host, agent.agent, disk.disk, job.job, run.run, point.point, vm.vm),
+):
+    main.add_command(_command)

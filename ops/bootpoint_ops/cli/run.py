@@ -1,0 +1,166 @@
+"""``bootpoint run``: executions of jobs."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+
+from bootpoint_common.store import run as runs
+from bootpoint_common.units import format_duration, format_size, parse_duration
+from bootpoint_ops import read
+from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
+from bootpoint_ops.cli.watch import seconds_between, watch_run
+
+
+@click.group()
+def run() -> None:
+    """Runs: executions of jobs."""
+
+
+def _instant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
+    """Read ``2026-12-03``, ``2026-12-03T09:30:00Z``, or how long ago: ``2d``."""
+    if value is None:
+        return None
+    try:
+        return datetime.now(UTC) - timedelta(seconds=parse_duration(value))
+    except ValueError:
+        pass
+    try:
+        found = datetime.fromisoformat(value)
+    except ValueError as exc:
+        raise click.BadParameter(
+            f"{value!r} is neither an instant (2026-12-03T09:30:00Z) nor how long ago (2d)"
+        ) from exc
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
+
+
+@run.command("list")
+@click.option("--job", metavar="J", help="Only runs of this job.")
+@click.option("--failed", is_flag=True, help="Only runs that failed.")
+@click.option(
+    "--since", metavar="T", callback=_instant, help="Only runs due since then: an instant, or how long ago (2d)."
+)
+@click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10000), help="At most so many.")
+@output_option
+def list_(job: str | None, since: datetime | None, limit: int, *, failed: bool) -> None:
+    """List runs, newest first."""
+    with session().env.database.transaction() as connection:
+        items = read.run_list(connection, job_name=job, failed=failed, since=since, limit=limit)
+    lines = [
+        (
+            item["id"],
+            item["job"],
+            item["trigger"],
+            item["state"],
+            item["reason"],
+            (item["started_at"] or item["due_at"])[:19].replace("T", " "),
+            format_duration(seconds_between(item["started_at"], item["ended_at"])),
+            format_size(_sum(item, "changed_bytes")),
+        )
+        for item in items
+    ]
+    columns = (">RUN", "JOB", "TRIGGER", "STATE", "REASON", "STARTED (UTC)", ">TOOK", ">CHANGED")
+    emit({"items": items}, table(columns, lines, empty="no runs"))
+
+
+def _sum(item: dict[str, Any], key: str) -> int | None:
+    values = [disk[key] for target in item["targets"] for disk in target["disks"] if disk[key] is not None]
+    return sum(values) if values else None
+
+
+@run.command()
+@click.argument("number", metavar="R", type=int)
+@output_option
+def show(number: int) -> None:
+    """Show a run."""
+    with session().env.database.transaction() as connection:
+        item = read.run(connection, number)
+        line = read.run_line(connection, number)
+    plan = item["plan"]
+    pairs = [
+        *(("run", item["id"]), ("job", item["job"]), ("trigger", f"{item['trigger']} by {item['requested_by']}")),
+        *(("state", item["state"]), ("waits for", line), ("reason", item["reason"]), ("message", item["message"])),
+        *(("way out", item["hint"]), ("attempt", item["attempt"]), ("due", item["due_at"])),
+        *(("started", item["started_at"]), ("ended", item["ended_at"]), ("consistency", item["consistency"])),
+        ("plan", f"{plan['kind']}, about {format_size(plan['changed_bytes'])}" if plan else None),
+        *((f"target {target['host']}", _target(target)) for target in item["targets"]),
+        *(
+            (f"script {s['stage']}", f"exit {s['exit_code']} after {format_duration(s['duration_seconds'])}")
+            for s in item["scripts"]
+        ),
+    ]
+    emit(item, fields([pair for pair in pairs if pair[1] not in (None, "")]))
+
+
+def _target(target: dict[str, Any]) -> str:
+    lines = [f"{target['point'] or 'no boot point'} {target['state'] or ''} {target['reason'] or ''}".rstrip()]
+    lines += [
+        f"{disk['slot']}: {format_size(disk['size_bytes'])}, read {format_size(disk['scanned_bytes'])},"
+        f" changed {format_size(disk['changed_bytes'])}, sent {format_size(disk['wire_bytes'])}"
+        f" ({disk['tracker'] or '-'})"
+        for disk in target["disks"]
+    ]
+    return "\n".join(lines)
+
+
+@run.command()
+@click.argument("number", metavar="R", type=int)
+@output_option
+def watch(number: int) -> None:
+    """Follow a run until it has ended; exit as it did: 0, 1 failed, 130 cancelled."""
+    watch_run(session(), number)
+
+
+@run.command()
+@click.argument("number", metavar="R", type=int)
+@click.option(
+    "--save", type=click.Path(path_type=Path, dir_okay=False), metavar="F", help="Write it to a file as JSON lines."
+)
+@output_option
+def log(number: int, save: Path | None) -> None:
+    """Show what happened in a run, and what its scripts wrote."""
+    with session().env.database.transaction() as connection:
+        item = read.run(connection, number)
+        events = read.run_events(connection, number)
+    if save is not None:
+        lines = [*events, *({"kind": "script", **script} for script in item["scripts"])]
+        save.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        say(f"{len(lines)} lines written to {save}", {"file": str(save), "lines": len(lines)})
+        return
+    emit(
+        {"run": number, "job": item["job"], "items": events, "scripts": item["scripts"]},
+        lambda out: _show_log(out, events, item),
+    )
+
+
+def _show_log(out: Console, events: list[dict[str, Any]], item: dict[str, Any]) -> None:
+    for event in events:
+        code = f" ({event['code']})" if event["code"] else ""
+        where = f" [{event['host']}]" if event["host"] else ""
+        out.print(
+            f"{event['at'][:19].replace('T', ' ')} {event['kind']}{where}: {event['text']}{code} - {event['actor']}",
+            markup=False,
+        )
+    for script in item["scripts"]:
+        out.print(
+            f"--- {script['stage']}: exit {script['exit_code']} after {format_duration(script['duration_seconds'])}",
+            markup=False,
+        )
+        out.print(script["output"].rstrip("\n"), markup=False)
+
+
+@run.command()
+@click.argument("number", metavar="R", type=int)
+@output_option
+def cancel(number: int) -> None:
+    """Cancel a run; refused once a boot point of it is being committed."""
+    here = session()
+    with here.env.database.transaction() as connection:
+        runs.cancel(connection, number, actor=here.env.actor)
+        item = read.run(connection, number)
+    say(f"run {number} is being cancelled" if item["ended_at"] is None else f"run {number} cancelled", item)

@@ -1,0 +1,150 @@
+"""Target hosts as an operator sets them up: added, changed, removed."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+
+from bootpoint_common.crypto import Vault
+from bootpoint_common.errors import Code, error
+from bootpoint_common.identity import new_id
+from bootpoint_common.store import event
+from bootpoint_common.store import host as hosts
+from bootpoint_common.store.database import Connection, rows, run
+from bootpoint_common.store.host import Host
+from bootpoint_worker.context import PORTS
+
+#: Names that fit file names, metrics and URLs alike.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+#: Values of ``virt_type``; never guessed from the machine that the worker runs on.
+VIRT_TYPES = ("kvm", "qemu")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewHost:
+    """A host to be added.
+
+    Attributes:
+        name: Its name.
+        kind: ``kvm``, ``fake``, …
+        address: DNS name or address; ``local`` for the machine that the workers run on.
+        port: TCP port; None for the kind's own.
+        user: Account.
+        pool: Workers that serve it; None for the pool of its kind.
+        fingerprint: The key that it must show; None for none (local).
+        secrets: ``ssh_key`` or ``password`` to be saved; empty saves nothing.
+        settings: What only one kind knows.
+    """
+
+    name: str
+    kind: str
+    address: str
+    port: int | None = None
+    user: str = "root"
+    pool: str | None = None
+    fingerprint: str | None = None
+    secrets: dict[str, str] = field(default_factory=dict, repr=False)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def add(connection: Connection, vault: Vault, new: NewHost, *, actor: str) -> Host:
+    """Add a host.
+
+    Raises:
+        UsageError: ``spec_invalid``: the name is taken, or is none.
+    """
+    if _NAME.fullmatch(new.name) is None:
+        raise error(
+            Code.SPEC_INVALID,
+            f"{new.name!r} is no name of a host",
+            key="name",
+            value=new.name,
+            hint="use letters, digits, ., _ and -",
+        )
+    host_id = new_id()
+    credentials = hosts.encrypt_credentials(vault, host_id, new.secrets) if new.secrets else None
+    try:
+        with connection.transaction():
+            run(
+                connection,
+                "INSERT INTO host (id, name, kind, address, port, username, fingerprint, credentials, settings, pool)"
+                " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+                *(host_id, new.name, new.kind, new.address, PORTS.get(new.kind, 0) if new.port is None else new.port),
+                *(new.user, new.fingerprint, credentials, Jsonb(new.settings), new.pool or new.kind),
+            )
+    except psycopg.errors.UniqueViolation as exc:
+        raise error(
+            Code.SPEC_INVALID,
+            f"there is a host {new.name} already",
+            key="name",
+            value=new.name,
+            hint="change it with `bootpoint host set`",
+        ) from exc
+    event.record(connection, "host_added", f"host {new.name} at {new.address} added", actor=actor, host=new.name)
+    return hosts.get(connection, host_id)
+
+
+def change(
+    connection: Connection,
+    vault: Vault,
+    name: str,
+    *,
+    actor: str,
+    columns: dict[str, Any],
+    settings: dict[str, Any],
+    secrets: dict[str, str] | None = None,
+) -> Host:
+    """Change a host.
+
+    Args:
+        connection: A transaction.
+        vault: Encrypts the credentials.
+        name: The host.
+        actor: Who.
+        columns: New values of address, port, username, pool, fingerprint, max_open_points.
+        settings: New values of what only one kind knows.
+        secrets: New credentials; an empty dict forgets the saved ones, None leaves them.
+
+    Raises:
+        NotFoundError: ``no_such_host``.
+    """
+    found = hosts.by_name(connection, name)
+    allowed = ("address", "port", "username", "pool", "fingerprint", "max_open_points")
+    for column, value in columns.items():
+        if column not in allowed:
+            raise ValueError(column)
+        run(connection, f"UPDATE host SET {column} = %s WHERE id = %s", value, found.id)
+    if settings:
+        run(connection, "UPDATE host SET settings = settings || %s WHERE id = %s", Jsonb(settings), found.id)
+    if secrets is not None:
+        saved = hosts.encrypt_credentials(vault, found.id, secrets) if secrets else None
+        run(connection, "UPDATE host SET credentials = %s WHERE id = %s", saved, found.id)
+    changed = [*columns, *settings, *(["credentials"] if secrets is not None else [])]
+    event.record(connection, "host_changed", f"host {name}: {', '.join(changed)} changed", actor=actor, host=name)
+    return hosts.get(connection, found.id)
+
+
+def remove(connection: Connection, name: str, *, actor: str) -> None:
+    """Remove a host that keeps no replica.
+
+    Raises:
+        NotFoundError: ``no_such_host``.
+        RefusedError: ``point_in_use``: it keeps replicas.
+    """
+    found = hosts.by_name(connection, name)
+    kept = rows(connection, "SELECT DISTINCT job_name FROM replica WHERE host_id = %s ORDER BY 1", found.id)
+    if kept:
+        names = ", ".join(row["job_name"] for row in kept)
+        raise error(
+            Code.POINT_IN_USE,
+            f"host {name} keeps replicas of: {names}",
+            host=name,
+            hint="delete their jobs with `bootpoint job delete J --delete-replica` first",
+        )
+    run(connection, "DELETE FROM host WHERE id = %s", found.id)
+    event.record(connection, "host_removed", f"host {name} removed", actor=actor, host=name)

@@ -1,0 +1,270 @@
+"""Jobs as an operator edits them: applied from a file, switched, deleted."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from psycopg.types.json import Jsonb
+
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.identity import new_id
+from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
+from bootpoint_common.store import event
+from bootpoint_common.store import job as jobs
+from bootpoint_common.store.database import Connection, Row, one, rows, run
+from bootpoint_common.store.job import Job, ReplicaRow
+
+#: Most boot points of a replica, by kind of host (`Target.point_limit` of its driver).
+POINT_LIMITS = {"kvm": 22, "fake": 22}
+
+#: Card model by kind of host, where it isn't virtio.
+_NIC_MODELS = {"esxi": "vmxnet3"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Applied:
+    """What an apply does, or would do.
+
+    Attributes:
+        job: The job's name.
+        number: Its number; None before it is made.
+        revision: The revision that it has now.
+        result: ``created``, ``changed`` or ``unchanged``.
+        changes: Differences to the job as it was.
+        spec: The job, with what hosts decide filled in.
+    """
+
+    job: str
+    number: int | None
+    revision: int
+    result: str
+    changes: tuple[Change, ...]
+    spec: Spec
+
+    def as_json(self) -> dict[str, Any]:
+        """Return an item of ``job apply``."""
+        changes = [
+            {
+                "key": change.key,
+                "old": change.old,
+                "new": change.new,
+                "when": change.when.value,
+                "host": change.host,
+                "slot": change.slot,
+            }
+            for change in self.changes
+        ]
+        return {
+            "job": self.job,
+            "id": self.number,
+            "revision": self.revision,
+            "result": self.result,
+            "changes": changes,
+        }
+
+
+def plan(connection: Connection, spec: Spec) -> Applied:
+    """Say what an apply would do.
+
+    Raises:
+        BootpointError: Why it is refused: ``no_such_agent``, ``no_such_host``, ``needs_move``, ``source_ineligible``
+            or ``spec_invalid``.
+    """
+    spec = _complete(connection, spec)
+    row = one(connection, "SELECT * FROM job WHERE name = %s", spec.name)
+    if row is None:
+        return Applied(job=spec.name, number=None, revision=1, result="created", changes=(), spec=spec)
+    changes = tuple(difference(_complete_targets(connection, read_json(row["spec"])), spec))
+    for change in changes:
+        if change.when is When.REFUSED:
+            raise _refused(spec, change)
+    result, revision = ("changed", row["revision"] + 1) if changes else ("unchanged", row["revision"])
+    return Applied(job=spec.name, number=row["id"], revision=revision, result=result, changes=changes, spec=spec)
+
+
+def apply(connection: Connection, spec: Spec, *, actor: str) -> Applied:
+    """Make a job, or bring it to a new revision; nothing is started.
+
+    Raises:
+        BootpointError: As `plan` does.
+    """
+    run(connection, "LOCK TABLE job IN SHARE ROW EXCLUSIVE MODE")  # two applies of one name come after one another
+    applied = plan(connection, spec)
+    if applied.result == "unchanged":
+        return applied
+    spec, written = applied.spec, Jsonb(as_json(applied.spec))
+    if applied.number is None:
+        agent = one(connection, "SELECT id FROM agent WHERE name = %s", spec.source.agent)
+        made = one(
+            connection,
+            "INSERT INTO job (name, revision, enabled, agent_id, spec) VALUES (%s, 1, %s, %s, %s) RETURNING id",
+            *(spec.name, spec.enabled, None if agent is None else agent["id"], written),
+        )
+        applied = dataclasses.replace(applied, number=None if made is None else made["id"])
+    else:
+        run(
+            connection,
+            "UPDATE job SET revision = %s, enabled = %s, spec = %s WHERE id = %s",
+            *(applied.revision, spec.enabled, written, applied.number),
+        )
+    run(
+        connection,
+        "INSERT INTO job_revision (job_id, revision, spec, actor) VALUES (%s, %s, %s, %s)",
+        *(applied.number, applied.revision, written, actor),
+    )
+    _set_replicas(connection, applied)
+    text = f"job {spec.name} {applied.result}, revision {applied.revision}"
+    details = {"changes": applied.as_json()["changes"]}
+    event.record(
+        connection, f"job_{applied.result}", text, actor=actor, job=spec.name, agent=spec.source.agent, details=details
+    )
+    return applied
+
+
+def _refused(spec: Spec, change: Change) -> BootpointError:
+    if change.code is Code.NEEDS_MOVE:
+        text = f"{change.key} can't be edited where the replica lies: it is {change.old!r}"
+        return error(Code.NEEDS_MOVE, text, job=spec.name, key=change.key, value=str(change.new), host=change.host)
+    return error(
+        change.code or Code.SPEC_INVALID,
+        f"{change.key} can't be edited: it is {change.old!r}",
+        job=spec.name,
+        key=change.key,
+        value=str(change.new),
+        hint="make another job for it",
+    )
+
+
+def _complete(connection: Connection, spec: Spec) -> Spec:
+    """Check what a job names against what there is, and fill in what its hosts decide."""
+    if spec.source.agent is None:
+        key = "source.vm" if spec.source.vm is not None else "source.image"
+        raise error(
+            Code.SOURCE_INELIGIBLE,
+            f"{key} is not served yet",
+            job=spec.name,
+            key=key,
+            hint="run an agent on the machine: source.agent",
+        )
+    if one(connection, "SELECT 1 FROM agent WHERE name = %s", spec.source.agent) is None:
+        raise error(
+            Code.NO_SUCH_AGENT,
+            f"there is no agent {spec.source.agent}",
+            job=spec.name,
+            key="source.agent",
+            value=spec.source.agent,
+            hint=f"`bootpoint agent enroll {spec.source.agent}` makes it; `bootpoint agent list` lists them",
+        )
+    spec = _complete_targets(connection, spec)
+    kinds = {row["name"]: row["kind"] for row in rows(connection, "SELECT name, kind FROM host")}
+    for number, target in enumerate(spec.targets):
+        if target.host not in kinds:
+            raise error(
+                Code.NO_SUCH_HOST,
+                f"there is no host {target.host}",
+                job=spec.name,
+                key=f"target[{number}].host",
+                value=target.host,
+            )
+        limit = POINT_LIMITS.get(kinds[target.host])
+        if limit is not None and target.points > limit:
+            raise error(
+                Code.SPEC_INVALID,
+                f"a host of kind {kinds[target.host]} keeps at most {limit} points",
+                job=spec.name,
+                key=f"target[{number}].points",
+                value=target.points,
+                hint=f"write {limit} or less",
+            )
+    return spec
+
+
+def _complete_targets(connection: Connection, spec: Spec) -> Spec:
+    defaults = {
+        row["name"]: HostDefaults(pool=row["pool"], nic_model=_NIC_MODELS.get(row["kind"], "virtio"))
+        for row in rows(connection, "SELECT name, kind, pool FROM host")
+    }
+    return dataclasses.replace(spec, targets=fill_host_defaults(spec.targets, defaults))
+
+
+def _set_replicas(connection: Connection, applied: Applied) -> None:
+    """Make the rows of new targets, attach again what was detached, and detach what is no longer named."""
+    for target in applied.spec.targets:
+        run(
+            connection,
+            "INSERT INTO replica (id, job_id, job_name, host_id, pool)"
+            " SELECT %s, %s, %s, h.id, %s FROM host h WHERE h.name = %s"
+            " ON CONFLICT (job_id, host_id) DO UPDATE SET pool = excluded.pool,"
+            " state = CASE WHEN replica.state = 'detached' THEN 'ok' ELSE replica.state END",
+            *(new_id(), applied.number, applied.job, target.pool, target.host),
+        )
+    run(
+        connection,
+        "UPDATE replica y SET state = 'detached' FROM host h"
+        " WHERE h.id = y.host_id AND y.job_id = %s AND NOT h.name = ANY(%s)",
+        applied.number,
+        [target.host for target in applied.spec.targets],
+    )
+
+
+def switch(connection: Connection, name: str, *, enabled: bool, actor: str) -> Job:
+    """Enable or disable a job; a disabled one has no runs but those asked for by hand.
+
+    Raises:
+        NotFoundError: ``no_such_job``.
+    """
+    found = jobs.by_name(connection, name)
+    if found.enabled != enabled:
+        spec = dataclasses.replace(read_json(found.spec), enabled=enabled)
+        apply(connection, spec, actor=actor)
+    return jobs.by_name(connection, found.name)
+
+
+def assert_idle(connection: Connection, found: Job) -> None:
+    """Refuse what can't be done while a run of the job is under way.
+
+    Raises:
+        RefusedError: ``already_running``.
+    """
+    busy = one(connection, "SELECT id FROM run WHERE job_id = %s AND state IN ('waiting', 'running')", found.id)
+    if busy is not None:
+        text = f"job {found.name} has run {busy['id']} under way"
+        raise error(Code.ALREADY_RUNNING, text, job=found.name, key="run", value=busy["id"])
+
+
+def delete(connection: Connection, name: str, *, actor: str) -> list[ReplicaRow]:
+    """Delete a job; its replicas stay on their hosts, and their rows without a job.
+
+    Returns:
+        The replicas.
+
+    Raises:
+        NotFoundError: ``no_such_job``.
+        RefusedError: ``already_running``.
+    """
+    found = jobs.by_name(connection, name)
+    one(connection, "SELECT 1 FROM job WHERE id = %s FOR UPDATE", found.id)
+    assert_idle(connection, found)
+    replicas = jobs.replicas(connection, found.id)
+    for replica in replicas:
+        if replica.definition is None:  # nothing was ever made on the host
+            forget(connection, replica.id)
+    run(connection, "DELETE FROM job WHERE id = %s", found.id)
+    event.record(connection, "job_deleted", f"job {found.name} deleted", actor=actor, job=found.name)
+    return [replica for replica in replicas if replica.definition is not None]
+
+
+def forget(connection: Connection, replica_id: UUID) -> None:
+    """Delete a replica's rows, its points among them; what is on the host isn't touched."""
+    run(connection, "UPDATE replica SET head = NULL WHERE id = %s", replica_id)
+    run(connection, "DELETE FROM replica WHERE id = %s", replica_id)
+
+
+def revision(connection: Connection, found: Job) -> Row | None:
+    """Return who applied a job's current revision, and when."""
+    return one(
+        connection, "SELECT actor, at FROM job_revision WHERE job_id = %s AND revision = %s", found.id, found.revision
+    )
