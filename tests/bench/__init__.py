@@ -1,0 +1,1 @@
+"""Measurements against nbdcopy and rsync: ``python -m tests.bench``, or ``make bench``."""

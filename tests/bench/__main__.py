@@ -1,0 +1,124 @@
+"""Measure everything, print the table, and write docs/benchmarks.md."""
+
+from __future__ import annotations
+
+import argparse
+import random
+import signal
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from bootpoint_common.units import GiB, MiB
+from tests.bench import case
+from tests.bench.report import Line, Report
+from tests.bench.rig import Rig, rig, scratch
+from tests.bench.source import RATIO, Disk
+
+#: Longest that the whole may take, in seconds; then it ends everything that it started.
+LONGEST, LONGEST_QUICK = 2400, 600
+
+PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
+
+CASES = ("full", "increment", "memory", "backlog")
+
+
+def main() -> int:
+    """Run the measurements that the command line asks for; returns 1 when a bar is missed."""
+    options = _options()
+    # Whatever hangs, this ends: the exception passes through every context, and each ends what it started.
+    signal.signal(signal.SIGALRM, _too_long)
+    signal.signal(signal.SIGTERM, _too_long)
+    signal.alarm(LONGEST_QUICK if options.quick else LONGEST)
+    rng = random.Random(options.seed)
+    rounds = options.rounds or (2 if options.quick else 7)
+    size, data = (2 * GiB, 600 * MiB) if options.quick else (8 * GiB, 2400 * MiB)
+    report = Report(f"disk of {size // GiB} GiB with {data / GiB:.1f} GiB of data", list(options.only))
+    with scratch(options.tmpfs) as storage, scratch(options.sources) as sources:
+        bench = Bench(report, rng, rounds, Disk(sources / "disk.raw", size_bytes=size, data_bytes=data))
+        bench.grains = 5_000 if options.quick else 100_000
+        if {"full", "increment"} & set(options.only):
+            report.title += f" (zstd level 1 makes 1/{bench.disk.build():.2f} of it; mixed for 1/{RATIO})"
+        with rig(storage, [bench.disk.path, bench.huge, bench.waiting]) as made:
+            for name in options.only:
+                getattr(bench, name)(made)
+                report.missing.remove(name)
+                if not options.quick and set(options.only) == set(CASES):
+                    PAGE.write_text(report.markdown())
+    print("\n" + report.markdown())
+    return 0 if report.met else 1
+
+
+@dataclass
+class Bench:
+    """The cases, each with its bars; a method for each name of `CASES`."""
+
+    report: Report
+    rng: random.Random
+    rounds: int
+    disk: Disk
+    grains: int = 0
+
+    @property
+    def huge(self) -> Path:
+        """The huge disk, made when it is measured."""
+        return self.disk.path.with_name("huge.raw")
+
+    @property
+    def waiting(self) -> Path:
+        """The disk whose stream nobody reads."""
+        return self.disk.path.with_name("waiting.raw")
+
+    def full(self, made: Rig) -> None:
+        """Full copies against nbdcopy."""
+        results, share = case.full(made, self.disk, self.rounds)
+        ratios = results.faster("bootpoint", "nbdcopy")
+        self.report.at_least("full copy, speed / nbdcopy's", ratios, 0.25, _beside(results, "nbdcopy"))
+        self.report.at_most("full copy, bytes on the wire / data", share, 0.45, "", "")
+
+    def increment(self, made: Rig) -> None:
+        """Increments against rsync, and against copying anew."""
+        results, share = case.increment(made, self.disk, self.rounds, self.rng)
+        for peer, bar in (("rsync", 5.0), ("nbdcopy recopy", 2.5)):
+            name = f"increment of 5 % at random, speed / {peer}'s"
+            self.report.at_least(name, results.faster("bootpoint", peer), bar, _beside(results, peer))
+        self.report.add(Line("increment, bytes on the wire / changed bytes", f"{share:.3f}", beside="random bytes"))
+
+    def memory(self, made: Rig) -> None:
+        """Memory while a huge disk is scanned that has changed everywhere."""
+        found = case.memory(made, self.huge, self.grains, self.rng)
+        text = f"1 TiB sparse, {found.grains} grains changed: {found.seconds:.0f} s, {found.segments} segments"
+        self.report.at_most("agent's own memory (RssAnon + RssShmem)", found.agent, 200, "MiB", text)
+        self.report.at_most("worker's own memory", found.worker, 250, "MiB", text)
+
+    def backlog(self, made: Rig) -> None:
+        """What piles up while no worker runs."""
+        held = case.backlog(made, self.waiting, self.rng)
+        self.report.at_most("workers stopped: the stream holds", held.stream, held.credit, "MiB", "bar: the credit")
+        growth = 2 * held.credit + 100
+        self.report.at_most("workers stopped: the broker grows by", held.growth, growth, "MiB", "resident memory")
+
+
+def _beside(results: case.Rounds, peer: str) -> str:
+    return f"{len(results.of[peer])} rounds; " + "; ".join(
+        f"{who} {results.seconds(who):.2f} s, {results.cpu_seconds(who):.1f} CPU s" for who in ("bootpoint", peer)
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="a small disk, few rounds; writes no page")
+    parser.add_argument("--rounds", type=int, default=0, help="interleaved rounds (default 7)")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=CASES, help="what to measure (default all)")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tmpfs", type=Path, default=Path("/dev/shm"), help="where replicas go (default /dev/shm)")
+    parser.add_argument("--sources", type=Path, default=Path("/var/tmp"), help="where disks are (default /var/tmp)")
+    return parser.parse_args()
+
+
+def _too_long(number: int, frame: object) -> None:
+    raise TimeoutError(f"ended by signal {signal.Signals(number).name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
