@@ -43,7 +43,8 @@ class KvmReader:
 
         buffer = bytearray(length)
         for start in range(0, length, LARGEST_READ):
-            part = nbd.Buffer.from_buffer(memoryview(buffer)[start : start + LARGEST_READ])
+            # Never an nbd.Buffer: libnbd 1.14 keeps each of them, with all its bytes, until the process ends.
+            part = memoryview(buffer)[start : start + LARGEST_READ]
             self._ask("read", nbd.NBD.aio_pread, part, offset + start)
         return bytes(buffer)
 

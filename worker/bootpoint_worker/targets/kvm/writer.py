@@ -85,7 +85,7 @@ class KvmWriter:
         """Read after all that was written; see `LayerWriter.read`."""
         self._land(0)
         buffer = bytearray(length)
-        self._now(lambda handle: handle.aio_pread(_shared(buffer), offset), f"read {length} bytes at {offset}")
+        self._now(lambda handle: handle.aio_pread(buffer, offset), f"read {length} bytes at {offset}")
         return bytes(buffer)
 
     def flush(self) -> None:
@@ -153,12 +153,6 @@ class KvmWriter:
     @property
     def _handle(self) -> nbd.NBD:
         return self._connected.handle
-
-
-def _shared(buffer: bytearray) -> nbd.Buffer:
-    import nbd
-
-    return nbd.Buffer.from_buffer(buffer)
 
 
 def explain(session: Session, directory: str, identity: str, layer: str, writer: int) -> NoReturn:
