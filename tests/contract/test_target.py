@@ -199,6 +199,15 @@ def test_a_new_replica_is_empty_and_creating_it_again_changes_nothing(bench: Ben
     assert (journal.points, journal.open_point_id, journal.standby, journal.drift) == ((), None, "off", None)
 
 
+def test_the_room_for_a_replica_is_known_before_it_is_made(driver: Driver) -> None:
+    replica = _replica(driver, disks=1)
+    with closing(driver.connect()) as target:
+        storage = next(s for s in target.inspect_host().storages if s.name == driver.storage)
+        assert 0 < target.free_bytes(replica) <= storage.size_bytes
+        elsewhere = replace(replica, storage="no-such-storage")
+        assert _code(lambda: target.free_bytes(elsewhere)) == Code.STORAGE_UNKNOWN
+
+
 def test_a_dry_run_makes_nothing(driver: Driver) -> None:
     replica = _replica(driver, disks=1)
     with closing(driver.connect()) as target:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -16,7 +16,6 @@ from uuid import UUID
 import pytest
 from psycopg.types.json import Jsonb
 
-from bootpoint_common.store import request
 from bootpoint_common.store.database import Row
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.host import encrypt_credentials
@@ -50,8 +49,8 @@ class Bench:
         """What the script before the snapshot leaves behind."""
         return self.directory / "touched"
 
-    def protect(self, disk: Path, storage: str | None = None) -> Protected:
-        scripts = {"before_snapshot": {"run": ["/usr/bin/touch", str(self.mark)]}}
+    def protect(self, disk: Path, storage: str | None = None, script: Sequence[str] = ()) -> Protected:
+        scripts = {"before_snapshot": {"run": [*script] or ["/usr/bin/touch", str(self.mark)]}}
         place = Path(storage) if storage else self.storage
         name = f"erp-{self.rng.getrandbits(32):08x}"
         return Protected(
@@ -102,10 +101,12 @@ def test_a_disk_that_is_missing_is_named_and_the_head_stays(bench: Bench) -> Non
     protected = bench.protect(disk)
     protected.protect()
     away = disk.rename(bench.directory / "away")
+    bench.mark.unlink()
     run = bench.fleet.run(protected.job)
     row = bench.fleet.wait(run, state="failed")
     assert row["reason"] == "disk_missing"
     assert str(disk) in row["message"]
+    assert not bench.mark.exists()
     away.rename(disk)
     bench.fill(disk)
     protected.protect()
@@ -260,45 +261,51 @@ def small(place: Path, size: int) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
-def test_a_storage_without_room_is_said_before_the_source_is_touched(bench: Bench) -> None:
-    with small(bench.storage, SIZE // 2):
-        pool = bench.directory / "pool.xml"
-        pool.write_text(STORAGE_POOL.format(name=bench.storage.name, path=bench.storage))
-        bench.libvirt.virsh("pool-define", str(pool))
-        bench.libvirt.virsh("pool-start", bench.storage.name)
-        try:
-            protected = bench.protect(bench.disk())
-            ask_for_disks(bench, protected)
-            row = failure(bench, protected)
-            assert row["reason"] == "host_full"
-            untouched(bench)
-            subprocess.run(["mount", "-o", f"remount,size={4 * SIZE}", str(bench.storage)], check=True)
-            protected.protect()
-            assert protected.check() == 1
-            protected.remove()
-        finally:
-            bench.libvirt.virsh("pool-destroy", bench.storage.name)
-            bench.libvirt.virsh("pool-undefine", bench.storage.name)
+@contextmanager
+def pool(bench: Bench) -> Iterator[None]:
+    """Make the storage a pool of libvirt's."""
+    definition = bench.directory / "pool.xml"
+    definition.write_text(STORAGE_POOL.format(name=bench.storage.name, path=bench.storage))
+    bench.libvirt.virsh("pool-define", str(definition))
+    bench.libvirt.virsh("pool-start", bench.storage.name)
+    try:
+        yield
+    finally:
+        bench.libvirt.virsh("pool-destroy", bench.storage.name)
+        bench.libvirt.virsh("pool-undefine", bench.storage.name)
 
 
-def ask_for_disks(bench: Bench, protected: Protected) -> None:
-    """Let the agent tell its disks, as `disk list` does."""
-    with bench.fleet.database.transaction() as connection:
-        request.ask_agent(connection, protected.name, "disks", {}, requested_by="test", seconds=60.0)
-    bench.fleet.wait_until(lambda: bench.fleet.row("SELECT 1 FROM agent WHERE inventory IS NOT NULL"))
+@pytest.mark.parametrize("kind", [pool, nullcontext], ids=["pool", "directory"])
+def test_a_storage_without_room_is_said_before_the_source_is_touched(
+    bench: Bench, kind: Callable[[Bench], AbstractContextManager[object]]
+) -> None:
+    with small(bench.storage, SIZE // 2), kind(bench):
+        protected = bench.protect(bench.disk())
+        bench.fleet.wait_until(lambda: bench.fleet.row("SELECT 1 FROM agent WHERE inventory IS NOT NULL"))
+        row = failure(bench, protected)
+        assert row["reason"] == "host_full"
+        untouched(bench)
+        subprocess.run(["mount", "-o", f"remount,size={4 * SIZE}", str(bench.storage)], check=True)
+        protected.protect()
+        assert protected.check() == 1
+        protected.remove()
 
 
 def test_a_storage_that_fills_up_in_the_midst_ends_the_run_and_the_head_stays(bench: Bench) -> None:
-    with small(bench.storage, 3 * SIZE):
+    spare, filler = bench.directory / "spare", bench.storage / "filler"
+    # By the script, because the preflight before it would have seen it.
+    fill_up = ("/bin/sh", "-c", '[ ! -e "$0" ] || cp "$0" "$1"', str(spare), str(filler))
+    with small(bench.storage, 6 * SIZE):
         disk = bench.disk()
-        protected = bench.protect(disk)
+        protected = bench.protect(disk, script=fill_up)
         protected.protect()
-        filler = bench.storage / "filler"
         free = os.statvfs(bench.storage)
-        filler.write_bytes(bytes(free.f_bavail * free.f_frsize - 3 * MiB))
+        spare.write_bytes(bytes(free.f_bavail * free.f_frsize - 3 * MiB))
         bench.fill(disk, 200)
         row = failure(bench, protected)
         assert row["reason"] == "host_full"
+        assert bench.fleet.row("SELECT 1 FROM boot_point WHERE state = 'aborted'") is not None
+        spare.unlink()
         filler.unlink()
         protected.protect()
         assert protected.check() == 2

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 from uuid import UUID
 
@@ -21,7 +20,7 @@ from bootpoint_worker.context import Context
 from bootpoint_worker.definition import SourceDisk, build, selected
 from bootpoint_worker.hostinfo import info_as_json, unsupported
 from bootpoint_worker.replica import from_json, keep_definition
-from bootpoint_worker.targets.base import HostInfo, Replica, Storage
+from bootpoint_worker.targets.base import HostInfo, Replica
 from bootpoint_worker.targets.base import Target as Driver
 
 #: An increment may need this many times what the last one changed.
@@ -136,7 +135,8 @@ def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Plan
             if known.points >= driver.point_limit:
                 raise _full_of_points(row, known.points)
             driver.create(made, dry_run=True)
-        return _plan(known, wanted, made, disks, info)
+            free = driver.free_bytes(made)
+        return _plan(known, wanted, made, disks, free)
     except BootpointError as problem:
         problem.job = spec.name
         problem.host = problem.host or row.host
@@ -218,7 +218,7 @@ def _full_of_points(row: ReplicaRow, points: int) -> BootpointError:
     )
 
 
-def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], info: HostInfo) -> Plan:
+def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], free_bytes: int) -> Plan:
     fresh = [disk for disk in disks if disk.slot not in known.head_slots]
     first = len(fresh) == len(disks)
     copied = sum(_copy_bytes(disk, target) for disk in fresh)
@@ -226,11 +226,10 @@ def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDi
     increment = (
         0 if first else max(INCREMENT_FLOOR * (len(disks) - len(fresh)), INCREMENT_FACTOR * (known.last_bytes or 0))
     )
-    storage = _storage(info, made)
-    if storage is not None and storage.free_bytes < copied + increment:
+    if free_bytes < copied + increment:
         raise error(
             Code.HOST_FULL,
-            f"storage {storage.name!r} on {target.host} has {format_size(storage.free_bytes)} free,"
+            f"storage {made.storage!r} on {target.host} has {format_size(free_bytes)} free,"
             f" this run needs {format_size(copied + increment)}",
             value=made.storage,
             host=target.host,
@@ -248,15 +247,3 @@ def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDi
 def _copy_bytes(disk: SourceDisk, target: Target) -> int:
     thick = target.storage.provisioning is Provisioning.THICK
     return disk.size_bytes if thick or disk.used_bytes is None else disk.used_bytes
-
-
-def _storage(info: HostInfo, made: Replica) -> Storage | None:
-    """Return the storage of a replica; None for a directory that lies in no storage that the host names."""
-    for storage in info.storages:
-        if made.storage in (storage.name, storage.path):
-            return storage
-    if not made.storage.startswith("/"):
-        return None
-    place = PurePosixPath(made.storage)
-    around = [storage for storage in info.storages if place.is_relative_to(storage.path)]
-    return max(around, key=lambda storage: len(storage.path), default=None)

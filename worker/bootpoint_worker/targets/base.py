@@ -375,6 +375,13 @@ class Target(Protocol):
             FatalError: ``storage_unknown``, ``network_unknown``, ``host_permission``, ``host_unsupported``.
         """
 
+    def free_bytes(self, replica: Replica) -> int:
+        """Return how many bytes are free where the replica's disks lie, or will lie.
+
+        Raises:
+            FatalError: ``storage_unknown``.
+        """
+
     def open(self, replica: Replica, point: OpenPoint) -> tuple[Layer, ...]:
         """Make an empty layer for every disk above the head, and name it in the journal before any byte.
 

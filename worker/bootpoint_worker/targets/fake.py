@@ -112,6 +112,12 @@ class FakeTarget:
                 fake_point.sweep(call, manifest)
                 call.store(replace(manifest, replica=replica) if manifest is not None else Manifest(replica))
 
+    def free_bytes(self, replica: Replica) -> int:
+        """Return the free bytes of the replica's storage."""
+        with calling(self._session, "free_bytes", replica, locked=False), self._host.lock:
+            self._check_offer(replica)
+            return self._host.free_bytes(replica.storage)
+
     def open(self, replica: Replica, point: OpenPoint) -> tuple[Layer, ...]:
         """Make an empty layer for every disk above the head."""
         with calling(self._session, "open", replica) as call:

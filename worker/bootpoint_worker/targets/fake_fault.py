@@ -18,6 +18,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "inspect_host": ("called", "done"),
     "inspect": ("called", "done"),
     "create": ("called", "check", "journal", "done"),
+    "free_bytes": ("called", "done"),
     "open": ("called", "check", "layers", "journal", "done"),
     "open_writer": ("called", "fence", "serve", "done"),
     "open_reader": ("called", "done"),

@@ -83,22 +83,37 @@ def _unsupported(host: Host, replica: Replica, what: str, served: Iterable[str],
     )
 
 
-def _check_place(host: Host, place: Place, replica: Replica) -> None:
-    storage = host.storage_path(replica.storage)
-    said = check(
-        host.session, host.session.run(script.script("preflight"), storage, place.directory), "check the storage"
+def free_bytes(host: Host, replica: Replica) -> int:
+    """Return the free bytes of a replica's storage; see `Target.free_bytes`."""
+    for word, rest in _look(host, host.place(replica), replica):
+        if word == "free":
+            block, blocks = rest.split()
+            return int(block) * int(blocks)
+    raise _no_storage(host, replica)
+
+
+def _look(host: Host, place: Place, replica: Replica) -> list[tuple[str, str]]:
+    """Return what the host says of a replica's place: a word and the rest of its line."""
+    arguments = (host.storage_path(replica.storage), place.directory)
+    said = check(host.session, host.session.run(script.script("preflight"), *arguments), "check the storage")
+    return [(word, rest) for word, _, rest in (line.partition(" ") for line in said.text.splitlines())]
+
+
+def _no_storage(host: Host, replica: Replica) -> Exception:
+    return error(
+        Code.STORAGE_UNKNOWN,
+        f"host {host.name} has no directory {host.storage_path(replica.storage)}",
+        key="storage.name",
+        value=replica.storage,
+        job=replica.job,
+        host=host.name,
     )
-    for line in said.text.splitlines():
-        word, _, rest = line.partition(" ")
+
+
+def _check_place(host: Host, place: Place, replica: Replica) -> None:
+    for word, rest in _look(host, place, replica):
         if word == "storage":
-            raise error(
-                Code.STORAGE_UNKNOWN,
-                f"host {host.name} has no directory {storage}",
-                key="storage.name",
-                value=replica.storage,
-                job=replica.job,
-                host=host.name,
-            )
+            raise _no_storage(host, replica)
         if word == "rights":
             raise error(Code.HOST_PERMISSION, f"the account may not write to {rest}", job=replica.job, host=host.name)
         if word == "foreign":

@@ -101,6 +101,11 @@ def _machine(root: ET.Element, definition: Definition) -> None:
     machine = "pc" if any(disk.bus == "ide" for disk in definition.disks) else "q35"
     system = ET.SubElement(root, "os", {"firmware": "efi"} if definition.firmware == "uefi" else {})
     _leaf(system, "type", "hvm", arch="x86_64", machine=machine)
+    if definition.firmware == "uefi":
+        # Left to itself libvirt may choose a firmware with Secure Boot switched on, which starts nothing unsigned: most
+        # sources never had that. Without keys anything boots. Before libvirt 7.2 this says nothing, and does no harm.
+        firmware = ET.SubElement(system, "firmware")
+        ET.SubElement(firmware, "feature", enabled="no", name="enrolled-keys")
     ET.SubElement(system, "boot", dev="hd")
     features = ET.SubElement(root, "features")
     for feature in ("acpi", "apic"):

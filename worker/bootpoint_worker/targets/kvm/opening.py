@@ -9,11 +9,11 @@ import msgspec
 
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.base import Layer, OpenDisk, OpenPoint, Replica, ReplicaDisk
-from bootpoint_worker.targets.kvm import journal, script
+from bootpoint_worker.targets.kvm import journal
+from bootpoint_worker.targets.kvm.creation import free_bytes
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_file, layer_id, virtual_size
-from bootpoint_worker.targets.kvm.session import check
 
 #: Seconds that allocating a thick disk may take before the call returns with ``busy``; the host goes on, and the next
 #: call finds it.
@@ -105,12 +105,7 @@ def _preallocated(host: Host, place: Place, replica: Replica, layer: journal.Lay
     if layer.base is not None or _disk(replica, layer.slot).provisioning != "thick":
         return "off"
     size = virtual_size(layer.size_bytes)
-    room = check(
-        host.session,
-        host.session.run(script.script("preflight"), place.directory, place.directory),
-        "tell its free space",
-    )
-    free = next((int(a) * int(b) for word, a, b in _triples(room.text) if word == "free"), 0)
+    free = free_bytes(host, replica)
     if free < size:
         raise error(
             Code.HOST_FULL,
@@ -134,11 +129,6 @@ def _preallocated(host: Host, place: Place, replica: Replica, layer: journal.Lay
             host=host.name,
         )
     return "made"
-
-
-def _triples(text: str) -> list[tuple[str, str, str]]:
-    lines = [line.split() for line in text.splitlines()]
-    return [(words[0], words[1], words[2]) for words in lines if len(words) == 3]
 
 
 def abort_point(host: Host, replica: Replica, point_id: UUID, layers: Sequence[Layer]) -> None:

@@ -80,6 +80,10 @@ class KvmTarget:
         """See `Target.create`."""
         creation.create(self.host, replica, dry_run=dry_run)
 
+    def free_bytes(self, replica: Replica) -> int:
+        """See `Target.free_bytes`."""
+        return creation.free_bytes(self.host, replica)
+
     def open(self, replica: Replica, point: OpenPoint) -> tuple[Layer, ...]:
         """See `Target.open`."""
         return opening.open_point(self.host, replica, point)
