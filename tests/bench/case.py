@@ -205,8 +205,12 @@ def backlog(rig: Rig, path: Path, rng: random.Random) -> Backlog:
     job = rig.fleet.add_job("backlog", AGENT, {"system": path})
     before = rig.broker.memory_bytes
     run = rig.fleet.begin(job)
+    # Not before the agent was told of its streams: a worker does that, too.
     rig.fleet.wait_for_row(
-        "an open point", "SELECT 1 AS yes FROM boot_point WHERE run_uid = %s AND state = 'open'", run.uid
+        "a watermark",
+        "SELECT 1 AS yes FROM boot_point_disk d JOIN boot_point p ON p.id = d.point_id WHERE p.run_uid = %s"
+        " AND d.watermark_bytes > 0",
+        run.uid,
     )
     for name in WORKERS:
         rig.fleet.running[name].kill()
