@@ -14,13 +14,13 @@ import msgspec
 from bootpoint_common import machine, message
 from bootpoint_common.config import AgentConfig
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_common.identity import new_id
 from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
 from bootpoint_common.stream.sender import StreamSender
 
 from . import diskmap
 from .link import Link
-from .run import Run, Tools
+from .publication import Tools
+from .run import Run
 from .snapshots import choose, remove_leftovers
 from .snapshots.base import Snapshot
 from .state import AgentState, Identity
@@ -71,7 +71,7 @@ class Agent:
         self._config = config
         self._files = [Path(entry.removeprefix("file:")) for entry in config.files]
         self._carrier = carrier
-        self._link = Link(identity, carrier, new_id())
+        self._link = Link(identity, carrier, state.new_incarnation())
         self._sender = StreamSender(connect=carrier.publisher)
         self._stop = threading.Event()
         self._lock = threading.Lock()

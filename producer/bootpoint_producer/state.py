@@ -6,6 +6,7 @@
     DIR/maps/<replica>/base                 the id of the point that the replica's head is, as far as is known here
     DIR/maps/<replica>/<point>/<slot>.map   its block map
     DIR/maps/<replica>/<point>/point.json   size and root of each disk: what makes it a base
+    DIR/incarnation                         the newest start of this agent
     DIR/ended.json                          runs that ended here, so that a repeated order doesn't begin one anew
 
 The directory may lie on the very disk that is protected, so it may come back old. Hence a base is never believed for
@@ -26,6 +27,7 @@ from uuid import UUID
 
 from bootpoint_common.blockmap import BlockMap, DamagedMap
 from bootpoint_common.cipher import AgentKey
+from bootpoint_common.identity import new_id
 from bootpoint_common.message import Base, BaseDisk
 from bootpoint_common.units import GRAIN
 
@@ -86,6 +88,17 @@ class AgentState:
             "machine": identity.machine,
         }
         _replace(self.directory / "identity.json", json.dumps(stored))
+
+    def new_incarnation(self) -> UUID:
+        """Name a start of the agent: greater than all before it, even where the clock was set back in between."""
+        file = self.directory / "incarnation"
+        try:
+            before = UUID(file.read_text())
+        except (FileNotFoundError, ValueError):
+            before = None
+        made = new_id(before)
+        _replace(file, str(made))
+        return made
 
     # --- maps
 

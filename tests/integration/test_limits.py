@@ -147,7 +147,8 @@ def test_while_no_worker_runs_a_stream_holds_no_more_than_its_credit(
 def channels(agent: Agent) -> list[Any]:
     """Return what an agent's only run sends through."""
     (going,) = agent._runs.values()
-    return [channel for replica in going._replicas.values() for channel in replica.feeds]
+    assert going._publication is not None
+    return [channel for replica in going._publication._replicas.values() for channel in replica.channels]
 
 
 # --- rules ------------------------------------------------------------------------------------------------------------

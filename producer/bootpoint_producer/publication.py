@@ -1,0 +1,342 @@
+"""The streams of one run: what is read, compressed and sent for each disk of each replica.
+
+Each disk of each replica has a thread that makes bundles; they leave through the outlets of one `StreamSender`, which
+knows nothing but credit and order.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import UUID
+
+from bootpoint_common import message
+from bootpoint_common.digest import SegmentTable
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.message import Base
+from bootpoint_common.stream.sender import Outlet, StreamClosedError, StreamSender
+from bootpoint_common.stream.window import HOLD
+from bootpoint_common.units import MiB
+
+from .feed import Feed, Ground
+from .link import Link
+from .snapshots import Snapshot, SnapshotSet
+from .sources.base import Source
+from .state import AgentState
+from .trackers.hash import HashTracker
+
+_log = logging.getLogger(__name__)
+
+#: Seconds that a stream waits for credit until the agent asks for it, and between two questions.
+CREDIT_SECONDS = 5.0
+
+#: Seconds without an offered bundle after which the next one is announced by `More`.
+QUIET_SECONDS = 0.9
+
+#: Bytes of bundles that are held for all streams of a run, and for one at least: a few bundles.
+HOLD_ALL, LEAST_HOLD = 2 * HOLD, 4 * MiB
+
+#: Disks that are read at a time: each holds up to 64 MiB of blocks on their way.
+DISKS_AT_A_TIME = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What a run works with.
+
+    Attributes:
+        state: The agent's directory.
+        link: Messages to the control plane.
+        sender: Bundles to the streams.
+        resolve: Finds the path of a disk id; raises ``disk_missing`` or ``source_ineligible``.
+        choose: Chooses the snapshot for the paths of the slots.
+    """
+
+    state: AgentState
+    link: Link
+    sender: StreamSender
+    resolve: Callable[[str], Path]
+    choose: Callable[[dict[str, Path]], Snapshot]
+
+
+class _ReadingOver(Exception):  # noqa: N818 - the end of a thread's work, not an error of ours
+    """The run is over; what is still to be read doesn't matter."""
+
+
+class _Stoppable:
+    """A source whose reader ends with the run: an unchanged disk is read for hours without offering a bundle."""
+
+    def __init__(self, source: Source, over: threading.Event) -> None:
+        self._source = source
+        self._over = over
+        self.path, self.size_bytes = source.path, source.size_bytes
+        self.data_extents, self.close = source.data_extents, source.close
+
+    def read(self, offset: int, length: int) -> bytes:
+        if self._over.is_set():
+            raise _ReadingOver
+        return self._source.read(offset, length)
+
+
+@dataclass(slots=True)
+class _Channel:
+    """One disk on its way to one replica."""
+
+    feed: Feed
+    source: Source
+    outlet: Outlet
+    asked_at: float = 0.0
+
+
+@dataclass(slots=True)
+class _Replica:
+    """What a run does for one replica; `final` once its point is committed."""
+
+    replica_id: UUID
+    point_id: UUID | None = None
+    name: str | None = None
+    expected: frozenset[str] = frozenset()
+    roots: dict[str, tuple[int, bytes]] = field(default_factory=dict)
+    channels: list[_Channel] = field(default_factory=list)
+    final: bool = False
+
+
+class Publication:
+    """All streams of a run; used by the run's thread, but for `progress`.
+
+    Args:
+        order: The run.
+        tools: What it works with.
+        snapshot: What is read.
+        demand: Raises ``consistency_too_low`` where a level is below the job's.
+        broke: Called by a disk's thread that can't go on.
+    """
+
+    def __init__(
+        self,
+        order: message.StartRun,
+        tools: Tools,
+        snapshot: SnapshotSet,
+        *,
+        demand: Callable[[str], None],
+        broke: Callable[[BootpointError], None],
+    ) -> None:
+        self._order = order
+        self._tools = tools
+        self._snapshot = snapshot
+        self._demand = demand
+        self._broke = broke
+        self._replicas = {r.replica_id: _Replica(r.replica_id) for r in order.replicas}
+        self._over = threading.Event()
+        self._threads: list[threading.Thread] = []
+        self._reading = threading.Semaphore(DISKS_AT_A_TIME)
+        self._lock = threading.Lock()
+
+    @property
+    def answered(self) -> bool:
+        """Whether every replica has a point that is open, or final already."""
+        return all(replica.point_id or replica.final for replica in self._replicas.values())
+
+    @property
+    def final(self) -> bool:
+        """Whether every replica's point is committed."""
+        return all(replica.final for replica in self._replicas.values())
+
+    @property
+    def sent(self) -> bool:
+        """Whether the broker holds everything, so that nothing is left to be read."""
+        return self.answered and not any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def committed_name(self) -> str | None:
+        """Name of a committed point; None as long as there is none."""
+        names = (replica.name for replica in self._replicas.values() if replica.final and replica.name)
+        return next(names, None)
+
+    def progress(self) -> list[message.DiskProgress]:
+        """Return how far each disk is."""
+        with self._lock:
+            channels = self._channels()
+        return [channel.feed.progress(channel.outlet.credit_wait_seconds) for channel in channels]
+
+    # --- what the control plane says
+
+    def ready(self, ready: message.Ready) -> None:
+        """Begin to publish for a replica whose point is open; said again, only its credit counts.
+
+        Raises:
+            BootpointError: ``disk_changed``.
+        """
+        replica = self._replicas.get(ready.replica_id)
+        if replica is None or replica.final:
+            return
+        if replica.point_id is not None:
+            for disk in ready.disks:
+                self.credit(disk.point_disk_id, disk.may_send_until)
+            return
+        replica.point_id, replica.name = ready.point_id, ready.name
+        replica.expected = frozenset(disk.slot for disk in ready.disks)
+        held = self._held_head(ready)
+        for disk in ready.disks:
+            channel = self._channel(replica, ready, disk, held)
+            with self._lock:
+                replica.channels.append(channel)
+        for channel in replica.channels:
+            thread = threading.Thread(target=self._feed, args=(channel,), name=f"feed {channel.feed.slot}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def credit(self, stream: UUID, until: int) -> None:
+        """Take credit for a stream."""
+        for channel in self._channels(stream):
+            channel.outlet.allow(until)
+
+    def resend(self, heard: message.ResendFrom) -> None:
+        """Publish a stream again from a bundle on.
+
+        Raises:
+            RetryableError: ``stream_gap``: its bytes are no longer held.
+        """
+        for channel in self._channels(heard.point_disk_id):
+            channel.outlet.resend_from(heard.sequence)
+
+    def committed(self, replica_id: UUID) -> None:
+        """Note that a replica's point is final."""
+        replica = self._replicas.get(replica_id)
+        if replica is not None:
+            replica.final = True
+
+    def ask_for_credit(self, *, all_streams: bool = False) -> None:
+        """Ask for credit where none comes; for all streams, to hear whether anybody is there."""
+        now = time.monotonic()
+        waiting = []
+        for channel in self._channels():
+            if now - channel.asked_at >= CREDIT_SECONDS and (
+                all_streams or channel.outlet.starved_seconds >= CREDIT_SECONDS
+            ):
+                channel.asked_at = now
+                waiting.append(channel.outlet.stream)
+        if waiting:
+            self._tools.link.send(message.CreditQuery(disks=waiting), pool=self._order.pool)
+
+    def close(self) -> None:
+        """Publish nothing more, end the threads, and let go of the sources; may be called twice."""
+        self._over.set()
+        for channel in self._channels():
+            channel.outlet.close()
+        for thread in self._threads:
+            thread.join()
+        for channel in self._channels():
+            channel.source.close()
+
+    def _channels(self, stream: UUID | None = None) -> list[_Channel]:
+        return [
+            channel
+            for replica in self._replicas.values()
+            for channel in replica.channels
+            if stream is None or channel.outlet.stream == stream
+        ]
+
+    # --- one disk of one replica
+
+    def _held_head(self, ready: message.Ready) -> Base | None:
+        """Return the head if its maps are held here, as the base or as a candidate of an earlier run."""
+        if ready.head is None:
+            return None
+        held = self._tools.state.held(ready.replica_id, ready.head.point_id)
+        if held is None or {d.slot: d for d in held.disks} != {d.slot: d for d in ready.head.disks}:
+            return None
+        return held
+
+    def _channel(
+        self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None
+    ) -> _Channel:
+        source = _Stoppable(self._snapshot.source(disk.slot), self._over)
+        try:
+            ground = self._ground(replica, ready, disk, held, source.size_bytes)
+        except BaseException:
+            source.close()
+            raise
+        feed = Feed(
+            slot=disk.slot,
+            source=source,
+            tracker=HashTracker(),
+            ground=ground,
+            candidate_path=self._tools.state.map_path(replica.replica_id, ready.point_id, disk.slot),
+            key=self._tools.link.identity.key,
+            point_id=ready.point_id,
+            point_disk_id=disk.point_disk_id,
+            before_seal=lambda slot, size, root: self._keep(replica, slot, size, root),
+            confirm_consistency=self._confirm,
+        )
+        streams = len(ready.disks) * len(self._replicas)
+        hold = max(HOLD_ALL // max(streams, HOLD_ALL // HOLD), LEAST_HOLD)
+        outlet = self._tools.sender.open(disk.point_disk_id, hold_bytes=hold)
+        outlet.allow(disk.may_send_until)
+        return _Channel(feed, source, outlet)
+
+    def _ground(
+        self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None, size_bytes: int
+    ) -> Ground:
+        """Return what a disk's difference is made to."""
+        sizes = {} if ready.head is None else {known.slot: known.size_bytes for known in ready.head.disks}
+        if disk.slot not in sizes:
+            return Ground()
+        if sizes[disk.slot] > size_bytes:
+            text = f"disk {disk.slot} shrank from {sizes[disk.slot]} to {size_bytes} bytes"
+            raise error(Code.DISK_CHANGED, text, key="disk", value=disk.slot)
+        if held is not None:
+            return Ground(base=self._tools.state.map_path(replica.replica_id, held.point_id, disk.slot))
+        return Ground(head=_table(disk, sizes[disk.slot]), fallback="base_lost")
+
+    def _keep(self, replica: _Replica, slot: str, size: int, root: bytes) -> None:
+        """Note a finished map; with the last one the point is kept, before that disk's seal is made."""
+        with self._lock:
+            replica.roots[slot] = (size, root)
+            complete = set(replica.roots) == set(replica.expected)
+        if complete and replica.point_id is not None:
+            self._tools.state.keep_point(replica.replica_id, replica.point_id, replica.roots)
+
+    def _confirm(self) -> str:
+        reached = self._snapshot.confirm()
+        self._demand(reached)
+        return str(reached)
+
+    def _feed(self, channel: _Channel) -> None:
+        """The body of a disk's thread."""
+        stream, slot = channel.outlet.stream, channel.feed.slot
+        try:
+            with self._reading, contextlib.closing(channel.source):
+                self._send(channel)
+            channel.outlet.wait_drained()
+            self._tools.link.send(message.More(disks=[stream]), pool=self._order.pool)
+        except (StreamClosedError, _ReadingOver):
+            _log.info("feed ended: its stream was closed", extra={"stream": str(stream)})
+            if self._tools.sender.failure is not None:
+                self._broke(error(Code.SNAPSHOT_FAILED, f"publishing failed: {self._tools.sender.failure}"))
+        except BootpointError as problem:
+            self._broke(problem)
+        except OSError as problem:
+            self._broke(error(Code.DISK_READ_ERROR, f"disk {slot}: {problem}", key="disk", value=slot))
+        except Exception as problem:  # noqa: BLE001 - the thread's boundary: the run would wait for ever
+            _log.exception("feed broke off", extra={"stream": str(stream)})
+            text = f"disk {slot}: the agent could not go on: {problem}"
+            self._broke(error(Code.SNAPSHOT_FAILED, text, key="disk", value=slot))
+
+    def _send(self, channel: _Channel) -> None:
+        quiet_since = 0.0
+        for body, end in channel.feed.bodies():
+            if time.monotonic() - quiet_since >= QUIET_SECONDS:
+                self._tools.link.send(message.More(disks=[channel.outlet.stream]), pool=self._order.pool)
+            channel.outlet.offer(body, end)
+            quiet_since = time.monotonic()
+
+
+def _table(disk: message.ReadyDisk, size_bytes: int) -> SegmentTable:
+    digests = disk.head_segments or b""
+    return SegmentTable(size_bytes, (digests[at : at + 32] for at in range(0, len(digests), 32)))
