@@ -30,6 +30,7 @@ from bootpoint_common.units import GRAIN
 from .context import Context
 from .replica import replica_of
 from .targets.base import CommitPoint, Journal, JournalPoint, Layer, LayerWriter, Replica, Target
+from .waiting import note_wait
 
 _log = logging.getLogger(__name__)
 
@@ -153,16 +154,12 @@ def _committed(connection: Connection, held: Claim, found: Point, done: JournalP
     point.get(connection, found.id, lock=True)
     check(connection, "replica", found.replica_id, held.number)
     transition.committed(connection, found, {disk.slot: disk.stored_bytes for disk in done.disks})
-    event.record(
+    event.of_point(
         connection,
+        found,
         "point_committed",
         f"{found.name} is committed",
         actor="worker",
-        job=found.job,
-        run_number=found.run_number,
-        point=found.name,
-        host=found.host,
-        agent=found.agent,
     )
     ended = runs.settle(connection, found.run_uid)
     told = message.Committed(
@@ -182,24 +179,21 @@ def _note_standby(connection: Connection, found: Point, journal: Journal) -> Non
         found.replica_id,
     )
     if journal.drift is not None and journal.drift != before["drift"]:
-        event.record(
+        event.of_point(
             connection,
+            found,
             "drift",
             f"the standby was started outside bootpoint: {journal.drift}",
             actor="worker",
-            job=found.job,
-            run_number=found.run_number,
-            point=found.name,
-            host=found.host,
             code=str(Code.DRIFT),
         )
 
 
 def _commit_failed(context: Context, held: Claim, found: Point, problem: BootpointError) -> None:
     """Give the point up where the host has no trace of it, or where its check failed; else the reaper tries again."""
-    _log.warning("commit failed", extra={"point": found.name, "code": str(problem.code), "cause": problem.message})
     later(context, found)
     if problem.code not in (Code.LAYER_LOST, Code.TARGET_CHECK_FAILED, Code.EPOCH_STALE) or _on_host(context, found):
+        note_wait(context, found, "its commit", problem)
         return
     with context.database.transaction() as connection:
         point.get(connection, found.id, lock=True)
@@ -250,10 +244,8 @@ def abort(context: Context, point_id: UUID) -> None:
         except Fenced:
             _log.info("abort ended: somebody else goes on", extra={"point": found.name})
         except BootpointError as problem:
-            _log.warning(
-                "abort failed", extra={"point": found.name, "code": str(problem.code), "cause": problem.message}
-            )
             later(context, found)
+            note_wait(context, found, "throwing its layers away", problem)
 
 
 def _abort(context: Context, held: Claim, found: Point) -> None:
@@ -289,15 +281,11 @@ def _tell_aborted(connection: Connection, found: Point) -> None:
     )
     told = message.Aborted(run=found.run_uid, replica_id=found.replica_id, point_id=found.id, problem=problem)
     outbox.tell(connection, found.agent, found.id, told)
-    event.record(
+    event.of_point(
         connection,
+        found,
         "point_aborted",
         f"{found.name} was given up: {problem.message}",
         actor="worker",
-        job=found.job,
-        run_number=found.run_number,
-        point=found.name,
-        host=found.host,
-        agent=found.agent,
         code=problem.code,
     )

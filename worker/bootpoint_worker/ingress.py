@@ -32,6 +32,9 @@ _log = logging.getLogger(__name__)
 #: What a message raises whose values no row can hold, or that are of another form than they have to be.
 _SENSELESS = (psycopg.DataError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 
+#: Seconds that an agent has to tell its disks after its start.
+INVENTORY_SECONDS = 300.0
+
 #: Longest text of an agent's error that is kept.
 _LONGEST_TEXT = 4000
 
@@ -76,12 +79,14 @@ class Ingress:
             if found is None:
                 raise error(Code.BUNDLE_REJECTED, f"there is no agent {name}", value=Reject.KEY)
             content = _decode(envelope.body)
+            newest = envelope.counter > found.counter or envelope.incarnation != found.incarnation
             is_hello = isinstance(content, message.Hello) and content.incarnation == envelope.incarnation
             if not agent.accept(connection, found, envelope.incarnation, envelope.counter, is_hello=is_hello):
                 # Delivered twice, or by an incarnation that is gone: both happen without anybody's fault.
                 self._context.metrics.rejected.labels(reason="replayed").inc()
                 return
-            self._dispatch(connection, found, envelope.incarnation, content)
+            if newest or not isinstance(content, message.Heartbeat):  # an overtaken heartbeat tells what was before
+                self._dispatch(connection, found, envelope.incarnation, content)
 
     def _dispatch(self, connection: Connection, found: Agent, incarnation: UUID, content: message.FromAgent) -> None:
         match content:
@@ -124,6 +129,10 @@ class Ingress:
                 f"agent {found.name} started",
                 actor=f"agent {found.name}",
                 agent=found.name,
+            )
+            # A run's preflight needs them, and must not have to wait for an agent that is busy.
+            request.ask_agent(
+                connection, found.name, "disks", {}, requested_by=f"agent {found.name}", seconds=INVENTORY_SECONDS
             )
         run(connection, "UPDATE agent SET version = %s WHERE id = %s", content.version, found.id)
         agent.in_hand(connection, found.id, [{"run": str(uid)} for uid in content.runs])

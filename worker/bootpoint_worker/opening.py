@@ -18,6 +18,7 @@ from bootpoint_common.stream.carrier import STREAM_LIMIT_WINDOWS
 from .context import Context
 from .replica import keep_definition, replica_of
 from .targets.base import Layer, OpenDisk, OpenPoint, Replica, Target
+from .waiting import note_wait
 
 _log = logging.getLogger(__name__)
 
@@ -105,16 +106,12 @@ def _opened(connection: Connection, held: Claim, found: Point, layers: tuple[Lay
     elif found.offered_base != head:
         reason = "base_lost"
         text = "the agent's base isn't the replica's head: the difference is worked out by segment digests"
-        event.record(
+        event.of_point(
             connection,
+            found,
             "base_lost",
             text,
             actor="worker",
-            job=found.job,
-            run_number=found.run_number,
-            point=found.name,
-            host=found.host,
-            agent=found.agent,
         )
     if not transition.opened(connection, current, {layer.slot: layer.identity for layer in layers}, reason=reason):
         raise Fenced
@@ -148,9 +145,10 @@ def tell_ready(connection: Connection, found: Point) -> None:
 
 
 def _failed(context: Context, held: Claim, found: Point, problem: BootpointError) -> None:
-    _log.warning("open failed", extra={"point": found.name, "code": str(problem.code), "cause": problem.message})
     if problem.code in _PASSING:
-        return  # the reaper enqueues it again; a point that stays like this is given up as stalled
+        # The reaper enqueues it again; a point that stays like this is given up as stalled.
+        note_wait(context, found, "its opening", problem)
+        return
     with context.database.transaction() as connection:
         point.get(connection, found.id, lock=True)
         check(connection, "replica", found.replica_id, held.number)

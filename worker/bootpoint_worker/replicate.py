@@ -9,7 +9,7 @@ from uuid import UUID
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, Fenced, error
-from bootpoint_common.store import agent, host, outbox, point, segment
+from bootpoint_common.store import agent, event, host, outbox, point, segment
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.claim import Claim, claim
 from bootpoint_common.store.database import Connection, one, run
@@ -19,6 +19,7 @@ from bootpoint_common.stream.carrier import CarrierLost
 
 from .commit import commit
 from .context import Context
+from .opening import limit_of
 from .replica import replica_of
 from .slice import GAP_SECONDS, PREFETCH, Slice, run_slice
 from .targets.base import Layer, Target
@@ -54,8 +55,10 @@ def replicate(context: Context, point_disk_id: UUID) -> None:
     if work is None:
         return
     depth = context.carrier.depth(point_disk_id)
+    if depth is None:
+        _declare_again(context, work)
     if not depth:
-        _wait(context, work, idle=work.disk.idle + 1)
+        _wait(context, work, idle=work.disk.idle + 1, gap=depth is None)
         return
     held = claim(context.database, "boot_point_disk", point_disk_id, renewing=context.renewing)
     if held is None:
@@ -86,6 +89,23 @@ def look(context: Context, point_disk_id: UUID) -> Work | None:
         run(connection, "UPDATE boot_point_disk SET enqueued_at = NULL WHERE id = %s", point_disk_id)
         source = agent.get(connection, found.agent)
         return Work(found, disk, host.get(connection, found.host_id), source.keys(context.vault))
+
+
+def _declare_again(context: Context, work: Work) -> None:
+    """Make a stream anew that somebody deleted.
+
+    What the broker hadn't confirmed comes again by itself. What it had is a gap: the agent is asked for it in a while,
+    unless something moves until then, and gives the run up (``stream_gap``) where it no longer holds it.
+    """
+    context.carrier.declare_stream(work.found.agent, work.disk.id, limit_of(work.disk))
+    with context.database.transaction() as connection:
+        current = point.get(connection, work.found.id, lock=True)
+        if current is None or current.state is not State.OPEN:
+            context.carrier.delete_stream(work.disk.id)  # the point ended meanwhile, and its streams with it
+            return
+        _log.warning("stream made anew: somebody deleted it", extra={"point_disk": str(work.disk.id)})
+        text = f"the stream of disk {work.disk.slot} of {work.found.name} was deleted, and is made anew"
+        event.of_point(connection, work.found, "stream_lost", text, actor="worker", code=str(Code.STREAM_GAP))
 
 
 def _slice(context: Context, held: Claim, work: Work) -> bool:

@@ -282,16 +282,12 @@ class Slice:
         self._context.metrics.rejected.labels(reason=str(problem.value)).inc()
         _log.warning("bundle refused", extra={"reason": str(problem.value), "point_disk": str(self._disk.id)})
         with self._context.database.transaction() as connection:
-            event.record(
+            event.of_point(
                 connection,
+                self._point,
                 "bundle_refused",
                 problem.message,
                 actor="worker",
-                job=self._point.job,
-                run_number=self._point.run_number,
-                point=self._point.name,
-                host=self._point.host,
-                agent=self._point.agent,
                 code=str(problem.code),
                 details={"reason": str(problem.value), "slot": self._disk.slot},
             )

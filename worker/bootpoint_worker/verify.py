@@ -114,16 +114,12 @@ def _record(context: Context, found: Point, damage: list[str]) -> None:
         column = "damaged_at" if damage else "verified_at"
         run(connection, f"UPDATE boot_point SET {column} = now() WHERE id = %s", found.id)
         run(connection, "UPDATE boot_point_disk SET verified_segments = 0 WHERE point_id = %s", found.id)
-        event.record(
+        event.of_point(
             connection,
+            found,
             "point_damaged" if damage else "point_verified",
             text,
             actor="worker",
-            job=found.job,
-            run_number=found.run_number,
-            point=found.name,
-            host=found.host,
-            agent=found.agent,
             details={"damage": damage},
         )
 
@@ -131,15 +127,11 @@ def _record(context: Context, found: Point, damage: list[str]) -> None:
 def _record_failure(context: Context, found: Point, problem: BootpointError) -> None:
     context.metrics.verifications.labels(result="failed").inc()
     with context.database.transaction() as connection:
-        event.record(
+        event.of_point(
             connection,
+            found,
             "verify_failed",
             f"{found.name} could not be verified: {problem.message}",
             actor="worker",
-            job=found.job,
-            run_number=found.run_number,
-            point=found.name,
-            host=found.host,
-            agent=found.agent,
             code=str(problem.code),
         )

@@ -19,6 +19,10 @@ from .database import Connection, Row, one, one_row, run
 #: Seconds after which an agent that isn't heard of counts as offline: three heartbeats.
 ONLINE_SECONDS = 30.0
 
+#: Messages before an agent's newest one that may still come: two ingress threads may overtake each other. As many as
+#: a signed bigint has bits for.
+OVERTAKEN = 63
+
 #: Seconds that a join token is good for.
 JOIN_SECONDS = 24 * 3600.0
 
@@ -39,6 +43,7 @@ class Agent:
     machine: dict[str, Any] | None
     incarnation: UUID | None
     counter: int
+    counters_seen: int
     last_seen_at: datetime | None
     revoked_at: datetime | None
 
@@ -123,7 +128,8 @@ def joined(connection: Connection, name: str, key_id: int, key: bytes, machine: 
     run(
         connection,
         "UPDATE agent SET previous_key_id = NULL, previous_key = NULL, key_id = %s, key = %s, machine = %s,"
-        " join_secret = NULL, join_expires_at = NULL, revoked_at = NULL, incarnation = NULL, counter = 0"
+        " join_secret = NULL, join_expires_at = NULL, revoked_at = NULL, incarnation = NULL, counter = 0,"
+        " counters_seen = 0"
         " WHERE name = %s",
         key_id,
         key,
@@ -135,8 +141,18 @@ def joined(connection: Connection, name: str, key_id: int, key: bytes, machine: 
 def accept(connection: Connection, found: Agent, incarnation: UUID, counter: int, *, is_hello: bool) -> bool:
     """Check a message's incarnation and counter, and take note of them.
 
+    Messages may overtake each other between two ingress threads, so the newest counter alone would refuse good ones:
+    a window of `OVERTAKEN` bits remembers which came (the method of RFC 4303, section 3.4.3).
+
+    Args:
+        connection: A transaction that has locked the agent's row.
+        found: The row.
+        incarnation: The start of the agent that the message is from.
+        counter: Its number within that start.
+        is_hello: Whether it may begin a new incarnation.
+
     Returns:
-        False for a message of an older incarnation, and for one that came before.
+        False for a message of an older incarnation, and for one that came before or is too old to tell.
     """
     if is_hello and incarnation != found.incarnation:
         # UUIDv7 grows with time: a replayed hello of an older incarnation can't take over.
@@ -144,17 +160,37 @@ def accept(connection: Connection, found: Agent, incarnation: UUID, counter: int
             return False
         run(
             connection,
-            "UPDATE agent SET incarnation = %s, incarnation_at = now(), counter = %s, last_seen_at = now()"
-            " WHERE id = %s",
+            "UPDATE agent SET incarnation = %s, incarnation_at = now(), counter = %s, counters_seen = 0,"
+            " last_seen_at = now() WHERE id = %s",
             incarnation,
             counter,
             found.id,
         )
         return True
-    if incarnation != found.incarnation or counter <= found.counter:
+    if incarnation != found.incarnation:
         return False
-    run(connection, "UPDATE agent SET counter = %s, last_seen_at = now() WHERE id = %s", counter, found.id)
+    seen = _seen(found.counter, found.counters_seen, counter)
+    if seen is None:
+        return False
+    run(
+        connection,
+        "UPDATE agent SET counter = %s, counters_seen = %s, last_seen_at = now() WHERE id = %s",
+        max(counter, found.counter),
+        seen,
+        found.id,
+    )
     return True
+
+
+def _seen(newest: int, seen: int, counter: int) -> int | None:
+    """Return the window's bits with one more message in it; None where that one came before, or is too old to tell."""
+    ahead = counter - newest
+    if ahead > 0:
+        return (seen << ahead | 1 << ahead - 1) & (1 << OVERTAKEN) - 1 if ahead <= OVERTAKEN else 0
+    bit = 1 << -ahead >> 1
+    if ahead == 0 or -ahead > OVERTAKEN or seen & bit:
+        return None
+    return seen | bit
 
 
 def in_hand(connection: Connection, agent_id: UUID, runs: list[dict[str, Any]]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from psycopg.types.json import Jsonb
 
 from .database import Connection, run
+from .point import Point
 
 
 def record(
@@ -55,4 +56,30 @@ def record(
         agent,
         code,
         None if details is None else Jsonb(details),
+    )
+
+
+def of_point(
+    connection: Connection,
+    found: Point,
+    kind: str,
+    text: str,
+    *,
+    actor: str,
+    code: str | None = None,
+    details: dict[str, Any] | None = None,
+) -> None:
+    """Write one event about a boot point: its job, run, host and agent follow from it."""
+    record(
+        connection,
+        kind,
+        text,
+        actor=actor,
+        job=found.job,
+        run_number=found.run_number,
+        point=found.name,
+        host=found.host,
+        agent=found.agent,
+        code=code,
+        details=details,
     )

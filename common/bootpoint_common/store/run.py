@@ -227,17 +227,8 @@ def give_up(connection: Connection, point_id: UUID, problem: BootpointError, *, 
     current = get(connection, found.run_uid, lock=True)
     if current is not None and current.state == "running" and current.ending is None:
         _mark(connection, current, problem, "failed")
-        event.record(
-            connection,
-            "point_given_up",
-            problem.message,
-            actor="worker",
-            job=found.job,
-            run_number=found.run_number,
-            point=found.name,
-            host=found.host,
-            agent=found.agent,
-            code=str(problem.code),
+        event.of_point(
+            connection, found, "point_given_up", problem.message, actor="worker", code=str(problem.code)
         )
     return True
 

@@ -100,7 +100,7 @@ def opened(connection: Connection, point: Point, layers: Mapping[str, str], *, r
     """
     moved = run(
         connection,
-        "UPDATE boot_point SET state = 'open', reason = %s, opened_at = now(), progress_at = now()"
+        "UPDATE boot_point SET state = 'open', reason = %s, opened_at = now(), progress_at = now(), waits_for = NULL"
         " WHERE id = %s AND state = 'offered'",
         reason,
         point.id,
@@ -116,6 +116,24 @@ def opened(connection: Connection, point: Point, layers: Mapping[str, str], *, r
             slot,
         )
     return True
+
+
+def waits_for(connection: Connection, point_id: UUID, code: str) -> bool:
+    """Note what the next step of an unfinished point met, while it is tried again.
+
+    Returns:
+        Whether that is news.
+    """
+    return bool(
+        run(
+            connection,
+            "UPDATE boot_point SET waits_for = %s WHERE id = %s AND waits_for IS DISTINCT FROM %s"
+            " AND state NOT IN ('committed', 'aborted')",
+            code,
+            point_id,
+            code,
+        )
+    )
 
 
 def fence_disks(connection: Connection, point_id: UUID) -> None:
@@ -147,7 +165,7 @@ def committed(connection: Connection, point: Point, stored: Mapping[str, int]) -
     """
     moved = run(
         connection,
-        "UPDATE boot_point SET state = 'committed', committed_at = now(), ended_at = now()"
+        "UPDATE boot_point SET state = 'committed', committed_at = now(), ended_at = now(), waits_for = NULL"
         " WHERE id = %s AND state = 'committing'",
         point.id,
     )
@@ -196,7 +214,8 @@ def aborted(connection: Connection, point_id: UUID) -> None:
     """
     moved = run(
         connection,
-        "UPDATE boot_point SET state = 'aborted', ended_at = now() WHERE id = %s AND state = 'aborting'",
+        "UPDATE boot_point SET state = 'aborted', ended_at = now(), waits_for = NULL"
+        " WHERE id = %s AND state = 'aborting'",
         point_id,
     )
     if moved != 1:
