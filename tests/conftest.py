@@ -10,13 +10,21 @@ import pytest
 
 from tests.service.demo import demo_host, demo_place, demo_run
 from tests.service.libvirt import libvirt_host, storage_directory
-from tests.service.postgres import database, debian_postgres, empty_database, postgres_server, template_database
+from tests.service.postgres import (
+    database,
+    debian_database,
+    debian_postgres,
+    empty_database,
+    postgres_server,
+    template_database,
+)
 from tests.service.rabbitmq import broker_url, rabbitmq_server, vhost
 from tests.service.sshd import sshd_server
 
 __all__ = [
     "broker_url",
     "database",
+    "debian_database",
     "debian_postgres",
     "demo_host",
     "demo_place",

@@ -15,9 +15,9 @@ from bootpoint_worker.targets.fake_host import FakeHost
 from tests.service.fleet import Fleet, fleet
 
 
-@pytest.fixture
-def installation(database: str, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet(database, tmp_path) as made:
+@pytest.fixture(params=["database", "debian_database"], ids=["embedded server", "debian server"])
+def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Fleet]:
+    with fleet(request.getfixturevalue(request.param), tmp_path) as made:
         yield made
 
 

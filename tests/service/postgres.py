@@ -168,6 +168,19 @@ def database(postgres_server: PostgresServer, template_database: str) -> Iterato
 
 
 @pytest.fixture
+def debian_database(debian_postgres: PostgresServer) -> Iterator[str]:
+    """The URL of a migrated, empty database of the test's own on Debian's server."""
+    from bootpoint_common.store.migration import migrate
+
+    name = debian_postgres.create_database()
+    try:
+        migrate(debian_postgres.url(name))
+        yield debian_postgres.url(name)
+    finally:
+        debian_postgres.drop_database(name)
+
+
+@pytest.fixture
 def empty_database(postgres_server: PostgresServer) -> Iterator[str]:
     """The URL of a database of the test's own in which nothing is."""
     name = postgres_server.create_database()
