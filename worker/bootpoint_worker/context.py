@@ -18,6 +18,7 @@ from bootpoint_common.store.point import WINDOW
 from bootpoint_common.stream.carrier import WorkerCarrier
 from bootpoint_common.vault import Vault
 
+from .refusal import Refusals
 from .targets import connect
 from .targets.base import HostAccess, Target
 
@@ -127,6 +128,7 @@ class Context:
         window_bytes: Credit window of a stream.
         idle_seconds: Seconds without a bundle after which a slice ends.
         renewing: Whether claims are renewed by threads (a test that steps by hand says no).
+        refusals: Which refusals the history gets.
         stopping: Set when the process is to end: slices stop at their next step.
     """
 
@@ -139,4 +141,5 @@ class Context:
     window_bytes: int = WINDOW
     idle_seconds: float = 1.0
     renewing: bool = True
+    refusals: Refusals = field(default_factory=Refusals)
     stopping: threading.Event = field(default_factory=threading.Event)

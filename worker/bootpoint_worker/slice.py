@@ -280,6 +280,9 @@ class Slice:
 
     def _note_refusal(self, problem: BootpointError) -> None:
         self._context.metrics.rejected.labels(reason=str(problem.value)).inc()
+        left_out = self._context.refusals.admit(self._disk.id, problem.value)
+        if left_out is None:
+            return
         _log.warning("bundle refused", extra={"reason": str(problem.value), "point_disk": str(self._disk.id)})
         with self._context.database.transaction() as connection:
             event.of_point(
@@ -289,7 +292,7 @@ class Slice:
                 problem.message,
                 actor="worker",
                 code=str(problem.code),
-                details={"reason": str(problem.value), "slot": self._disk.slot},
+                details={"reason": str(problem.value), "slot": self._disk.slot, "left_out": left_out},
             )
 
     def _look_at_gap(self) -> None:
