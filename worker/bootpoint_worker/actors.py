@@ -18,8 +18,9 @@ from dramatiq.middleware import ShutdownNotifications, TimeLimit
 
 from bootpoint_common.store.outbox import Task
 
+from .abort import abort
 from .admission import prepare
-from .commit import abort, commit
+from .commit import commit
 from .context import Context
 from .opening import open_point
 from .replicate import replicate

@@ -1,6 +1,4 @@
-"""The actors that end a point: commit makes it visible, abort throws its layer away.
-
-Commit, in this order, each step safe to be done again:
+"""The actor that makes a point visible. In this order, each step safe to be done again:
 
 1. ``sealed → committing``: no way back; every claim on the disks is ended by a greater number;
 2. the roots: segment digests of the head and of this point must give the root that the agent read;
@@ -21,37 +19,30 @@ from bootpoint_common.digest import SegmentTable, grain_digest
 from bootpoint_common.errors import BootpointError, Code, Fenced, error
 from bootpoint_common.store import event, host, outbox, point, segment, transition
 from bootpoint_common.store import run as runs
-from bootpoint_common.store.claim import Claim, check, claim
+from bootpoint_common.store.claim import Claim, check
 from bootpoint_common.store.database import Connection, one, one_row, run
 from bootpoint_common.store.point import Point, PointDisk, State
-from bootpoint_common.stream.carrier import CarrierLost
 from bootpoint_common.units import GRAIN
 
 from .context import Context
 from .replica import replica_of
+from .step import delete_streams, find, later, note_wait, under_claim
 from .targets.base import CommitPoint, Journal, JournalPoint, Layer, LayerWriter, Replica, Target
-from .waiting import note_wait
 
 _log = logging.getLogger(__name__)
 
 
 def commit(context: Context, point_id: UUID) -> None:
     """Commit a sealed point, or finish the commit that somebody began."""
-    with context.database.transaction() as connection:
-        found = point.get(connection, point_id)
-        if found is None or found.state not in (State.SEALED, State.COMMITTING):
-            return
-        run(connection, "UPDATE boot_point SET enqueued_at = NULL WHERE id = %s", point_id)
-    held = claim(context.database, "replica", found.replica_id, renewing=context.renewing)
-    if held is None:
-        return
-    with held:
-        try:
-            _commit(context, held, found)
-        except Fenced:
-            _log.info("commit ended: somebody else goes on", extra={"point": found.name})
-        except BootpointError as problem:
-            _commit_failed(context, held, found, problem)
+    found = find(context, point_id, State.SEALED, State.COMMITTING)
+    if found is not None:
+        under_claim(
+            context,
+            found,
+            "commit",
+            lambda held: _commit(context, held, found),
+            lambda held, problem: _commit_failed(context, held, found, problem),
+        )
 
 
 def _commit(context: Context, held: Claim, found: Point) -> None:
@@ -209,83 +200,3 @@ def _on_host(context: Context, found: Point) -> bool:
     with context.sessions.use(on) as target:
         journal = target.inspect(replica)
     return journal is not None and any(known.point_id == found.id for known in journal.points)
-
-
-def later(context: Context, found: Point) -> None:
-    """Let the reaper wait before it sends the work again: a host that is away would take every thread of its pool."""
-    with context.database.transaction() as connection:
-        run(connection, "UPDATE boot_point SET enqueued_at = now() WHERE id = %s", found.id)
-
-
-def delete_streams(context: Context, disks: list[PointDisk]) -> None:
-    """Delete the streams of a final point; what a lost broker keeps is deleted by the reaper."""
-    try:
-        for disk in disks:
-            context.carrier.delete_stream(disk.id)
-            with context.database.transaction() as connection:
-                run(connection, "UPDATE boot_point_disk SET stream_deleted_at = now() WHERE id = %s", disk.id)
-    except CarrierLost:
-        _log.info("streams left: the broker is away", extra={"streams": [str(disk.id) for disk in disks]})
-
-
-def abort(context: Context, point_id: UUID) -> None:
-    """Throw the layer of a given-up point away, and tell the agent."""
-    with context.database.transaction() as connection:
-        found = point.get(connection, point_id)
-        if found is None or found.state is not State.ABORTING:
-            return
-        run(connection, "UPDATE boot_point SET enqueued_at = NULL WHERE id = %s", point_id)
-    held = claim(context.database, "replica", found.replica_id, renewing=context.renewing)
-    if held is None:
-        return
-    with held:
-        try:
-            _abort(context, held, found)
-        except Fenced:
-            _log.info("abort ended: somebody else goes on", extra={"point": found.name})
-        except BootpointError as problem:
-            later(context, found)
-            note_wait(context, found, "throwing its layers away", problem)
-
-
-def _abort(context: Context, held: Claim, found: Point) -> None:
-    with context.database.transaction() as connection:
-        current = point.get(connection, found.id, lock=True)
-        check(connection, "replica", found.replica_id, held.number)
-        if current is None or current.state is not State.ABORTING:
-            raise Fenced
-        disks = point.disks(connection, found.id)
-        replica = replica_of(connection, found.replica_id)
-        on = host.get(connection, found.host_id)
-    layers = [Layer(found.id, disk.slot, disk.layer) for disk in disks if disk.layer is not None]
-    with context.sessions.use(on) as target:
-        target.abort(replica, found.id, layers)
-    held.assert_held()
-    with context.database.transaction() as connection:
-        point.get(connection, found.id, lock=True)
-        check(connection, "replica", found.replica_id, held.number)
-        transition.aborted(connection, found.id)
-        _tell_aborted(connection, found)
-        runs.settle(connection, found.run_uid)
-    delete_streams(context, disks)
-
-
-def _tell_aborted(connection: Connection, found: Point) -> None:
-    row = one(connection, "SELECT problem FROM boot_point WHERE id = %s", found.id)
-    stored = (row or {}).get("problem") or {}
-    problem = message.Problem(
-        code=stored.get("code", "stalled"),
-        message=stored.get("message", ""),
-        hint=stored.get("hint"),
-        key=stored.get("key"),
-    )
-    told = message.Aborted(run=found.run_uid, replica_id=found.replica_id, point_id=found.id, problem=problem)
-    outbox.tell(connection, found.agent, found.id, told)
-    event.of_point(
-        connection,
-        found,
-        "point_aborted",
-        f"{found.name} was given up: {problem.message}",
-        actor="worker",
-        code=problem.code,
-    )

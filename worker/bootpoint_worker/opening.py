@@ -10,15 +10,15 @@ from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, Fenced
 from bootpoint_common.store import event, host, outbox, point, segment, transition
 from bootpoint_common.store import run as runs
-from bootpoint_common.store.claim import Claim, check, claim
-from bootpoint_common.store.database import Connection, one, run
+from bootpoint_common.store.claim import Claim, check
+from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.point import LAST_BREATH_WINDOW, Point, PointDisk, State
 from bootpoint_common.stream.carrier import STREAM_LIMIT_WINDOWS
 
 from .context import Context
 from .replica import keep_definition, replica_of
+from .step import find, note_wait, under_claim
 from .targets.base import Layer, OpenDisk, OpenPoint, Replica, Target
-from .waiting import note_wait
 
 _log = logging.getLogger(__name__)
 
@@ -28,24 +28,22 @@ _PASSING = frozenset({Code.HOST_UNREACHABLE, Code.BUSY, Code.POINT_OPEN})
 
 def open_point(context: Context, point_id: UUID) -> None:
     """Open an offered point, or tell the agent once more about an open one."""
-    with context.database.transaction() as connection:
-        found = point.get(connection, point_id, lock=True)
-        if found is None or found.state not in (State.OFFERED, State.OPEN):
-            return
-        run(connection, "UPDATE boot_point SET enqueued_at = NULL WHERE id = %s", point_id)
-        if found.state is State.OPEN:
-            tell_ready(connection, found)
-            return
-    held = claim(context.database, "replica", found.replica_id, renewing=context.renewing)
-    if held is None:
+    found = find(context, point_id, State.OFFERED, State.OPEN)
+    if found is None:
         return
-    with held:
-        try:
-            _open(context, held, found)
-        except Fenced:
-            _log.info("open ended: the claim is somebody else's", extra={"point": found.name})
-        except BootpointError as problem:
-            _failed(context, held, found, problem)
+    if found.state is State.OPEN:
+        with context.database.transaction() as connection:
+            current = point.get(connection, point_id, lock=True)
+            if current is not None and current.state is State.OPEN:
+                tell_ready(connection, current)
+        return
+    under_claim(
+        context,
+        found,
+        "open",
+        lambda held: _open(context, held, found),
+        lambda held, problem: _failed(context, held, found, problem),
+    )
 
 
 def _open(context: Context, held: Claim, found: Point) -> None:

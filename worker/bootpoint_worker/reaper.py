@@ -15,8 +15,8 @@ from bootpoint_common.store.database import Connection, Row, one, rows, run
 from bootpoint_common.store.point import State
 
 from .admission import start_message
-from .commit import delete_streams
 from .context import Context
+from .step import delete_streams
 
 _log = logging.getLogger(__name__)
 
