@@ -75,6 +75,7 @@ class Bench:
         ratios = results.faster("bootpoint", "nbdcopy")
         self.report.at_least("full copy, speed / nbdcopy's", ratios, 0.25, _beside(results, "nbdcopy"))
         self.report.at_most("full copy, bytes on the wire / data", share, 0.45, "", "")
+        self._profile("full copy", results)
 
     def increment(self, made: Rig) -> None:
         """Increments against rsync, and against copying anew."""
@@ -83,6 +84,11 @@ class Bench:
             name = f"increment of 5 % at random, speed / {peer}'s"
             self.report.at_least(name, results.faster("bootpoint", peer), bar, _beside(results, peer))
         self.report.add(Line("increment, bytes on the wire / changed bytes", f"{share:.3f}", beside="random bytes"))
+        self._profile("increment", results)
+
+    def _profile(self, what: str, results: case.Rounds) -> None:
+        phases, parts = results.profile("bootpoint")
+        self.report.add(Line(f"{what}, seconds of ours by phase", phases, beside=f"CPU seconds: {parts}"))
 
     def memory(self, made: Rig) -> None:
         """Memory while a huge disk is scanned that has changed everywhere."""

@@ -6,7 +6,7 @@ import random
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -51,6 +51,11 @@ class Rounds:
         """Return the median of the processor seconds."""
         return statistics.median(one.cpu_seconds for one in self.of[who])
 
+    def profile(self, who: str) -> tuple[str, str]:
+        """Say where the time goes: the median seconds of each phase, and the median processor seconds of each part."""
+        of = self.of[who]
+        return _medians([one.phases for one in of]), _medians([one.parts for one in of])
+
     def faster(self, who: str, than: str) -> list[float]:
         """Return, round by round, how many times faster one is than another."""
         return [b.seconds / a.seconds for a, b in zip(self.of[who], self.of[than], strict=True)]
@@ -60,6 +65,10 @@ class Rounds:
         names = list(makers)
         for name in names[number % len(names) :] + names[: number % len(names)]:
             self.add(name, makers[name]())
+
+
+def _medians(tables: Sequence[Mapping[str, float]]) -> str:
+    return ", ".join(f"{name} {statistics.median(table[name] for table in tables):.2f}" for name in tables[0])
 
 
 def full(rig: Rig, disk: Disk, rounds: int) -> tuple[Rounds, float]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from bootpoint_common.store.database import Row
@@ -35,10 +35,14 @@ class Measured:
     Attributes:
         seconds: From the request until it was there.
         cpu_seconds: Of all processes that took part.
+        parts: The processor seconds of each part of ours.
+        phases: The seconds of each phase of ours.
     """
 
     seconds: float
     cpu_seconds: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -55,10 +59,15 @@ class Rig:
     broker: RabbitServer
     postgres: PostgresServer
 
-    def pids(self) -> list[int]:
-        """Return the processes whose time counts; the servers of layers come and go."""
-        ours = [server.pid for server in self.fleet.running.values() if server.alive]
-        return [*ours, self.broker.server.pid, self.postgres.server.pid]
+    def pids(self) -> dict[str, list[int]]:
+        """Return the processes whose time counts, by part; the servers of layers come and go."""
+        ours = {name: server.pid for name, server in self.fleet.running.items() if server.alive}
+        return {
+            "agent": [ours[AGENT]],
+            "workers": [pid for name, pid in ours.items() if name in WORKERS],
+            "RabbitMQ": [self.broker.server.pid],
+            "PostgreSQL": [self.postgres.server.pid],
+        }
 
     def copy(self, job: int) -> tuple[Measured, Run]:
         """Run a job, and measure from the request until the point is committed."""
@@ -67,7 +76,19 @@ class Rig:
             run = self.fleet.begin(job)
             self.fleet.succeeded(run, PATIENCE)
             seconds = time.monotonic() - began
-        return Measured(seconds, meter.seconds), run
+        return Measured(seconds, meter.seconds, meter.by_part, self._phases(run)), run
+
+    def _phases(self, run: Run) -> dict[str, float]:
+        """Return how long a run's parts took: until its point was open, until it was sealed, until it was committed."""
+        found = self.fleet.row(
+            "SELECT extract(epoch FROM p.opened_at - r.due_at)::float8 AS before,"
+            " extract(epoch FROM p.sealed_at - p.opened_at)::float8 AS stream,"
+            " extract(epoch FROM p.committed_at - p.sealed_at)::float8 AS commit"
+            " FROM boot_point p JOIN run r ON r.uid = p.run_uid WHERE p.run_uid = %s",
+            run.uid,
+        )
+        assert found is not None
+        return {"until open": found["before"], "stream": found["stream"], "commit": found["commit"]}
 
     def totals(self, run: Run) -> Row:
         """Return what a run's point says: ``wire_bytes``, ``changed_bytes``, ``scanned_bytes``, ``segments``."""

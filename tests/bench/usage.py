@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -54,35 +54,46 @@ class CpuMeter:
     """Adds up the processor seconds of long-lived processes, and of servers that come and go below a directory.
 
     Args:
-        roots: Processes that run all the time; their descendants count too.
+        roots: Processes that run all the time, by the part that they belong to; their descendants count too.
         servers_of: Directory whose mention in a qemu-nbd's command line makes it one that counts.
+
+    Attributes:
+        by_part: The seconds of each part, and of ``qemu-nbd``.
+        seconds: All of them.
     """
 
-    def __init__(self, roots: Iterable[int], servers_of: Path) -> None:
-        self._roots = list(roots)
+    def __init__(self, roots: Mapping[str, Iterable[int]], servers_of: Path) -> None:
+        self._roots = {part: list(pids) for part, pids in roots.items()}
         self._directory = str(servers_of).encode()
         self._seen: dict[int, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._watch, daemon=True)
-        self._before = 0.0
-        self.seconds = 0.0
+        self._before: dict[str, float] = {}
+        self.by_part: dict[str, float] = {}
+
+    @property
+    def seconds(self) -> float:
+        return sum(self.by_part.values())
 
     def __enter__(self) -> Self:
-        self._before = self._of_tree()
+        self._before = self._of_trees()
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-        self.seconds = self._of_tree() - self._before + sum(self._seen.values())
+        after = self._of_trees()
+        self.by_part = {part: after[part] - self._before[part] for part in after}
+        self.by_part["qemu-nbd"] = sum(self._seen.values())
 
-    def _of_tree(self) -> float:
-        total = 0.0
-        for pid in tree(self._roots):
-            with contextlib.suppress(OSError):
-                total += cpu_seconds(pid)
-        return total
+    def _of_trees(self) -> dict[str, float]:
+        totals = dict.fromkeys(self._roots, 0.0)
+        for part, roots in self._roots.items():
+            for pid in tree(roots):
+                with contextlib.suppress(OSError):
+                    totals[part] += cpu_seconds(pid)
+        return totals
 
     def _watch(self) -> None:
         known: dict[str, bool] = {}
