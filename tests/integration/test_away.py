@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,32 +10,15 @@ import pytest
 from bootpoint_common import message
 from bootpoint_common.identity import new_id
 from bootpoint_common.store.database import run as execute
-from bootpoint_common.units import GRAIN, MiB
+from bootpoint_common.units import MiB
 from bootpoint_producer import publication
 from bootpoint_producer import run as agent_run
 from bootpoint_producer.snapshots.none import LiveSet
 from bootpoint_producer.state import AgentState
 from bootpoint_worker.targets.fake_host import FakeHost
 from tests.model.world import World
-from tests.service.fleet import Fleet, fleet
+from tests.service.fleet import Fleet
 from tests.service.process import wait_for
-
-
-@pytest.fixture
-def world(database: str, tmp_path: Path) -> Iterator[World]:
-    made = World(database, tmp_path, 1)
-    for agent in made.agents:
-        for slot, path in agent.disks.items():
-            for grain in range(path.stat().st_size // GRAIN):
-                agent.write(slot, grain, made.rng.randbytes(GRAIN))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def installation(database: str, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet(database, tmp_path) as made:
-        yield made
 
 
 def talk(world: World) -> None:

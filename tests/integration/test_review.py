@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -36,25 +36,8 @@ from bootpoint_worker.targets.base import LayerReader
 from bootpoint_worker.targets.fake_host import FakeHost
 from tests.model.source import MACHINE
 from tests.model.world import World
-from tests.service.fleet import Fleet, fleet
+from tests.service.fleet import Fleet
 from tests.service.process import wait_for
-
-
-@pytest.fixture
-def world(database: str, tmp_path: Path) -> Iterator[World]:
-    made = World(database, tmp_path, 1)
-    for agent in made.agents:
-        for slot, path in agent.disks.items():
-            for grain in range(path.stat().st_size // GRAIN):
-                agent.write(slot, grain, made.rng.randbytes(GRAIN))
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def installation(database: str, tmp_path: Path) -> Iterator[Fleet]:
-    with fleet(database, tmp_path) as made:
-        yield made
 
 
 def talk(world: World, number: int) -> None:
