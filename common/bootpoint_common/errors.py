@@ -239,7 +239,7 @@ CODES: dict[Code, CodeInfo] = {
         _FATAL, "The host has no such network.", "`bootpoint host show NAME` lists its networks"
     ),
     Code.NEEDS_MOVE: CodeInfo(
-        _REFUSED, "The replica's place on the host can't be edited.", "`bootpoint replica move` moves it"
+        _REFUSED, "The replica's place on the host can't be edited.", "make another job with the new place, and delete this one when that has its points"
     ),
     Code.SOURCE_INELIGIBLE: CodeInfo(
         _REFUSED, "A selected disk cannot be a source.", "`bootpoint disk list AGENT` shows why"
@@ -293,7 +293,7 @@ CODES: dict[Code, CodeInfo] = {
     Code.SUPERSEDED: CodeInfo(
         _REFUSED,
         "A standby has taken over this machine's role.",
-        "`bootpoint switch failback J` or `bootpoint switch undo J`",
+        "the standby is the machine now; protect it by a job of its own",
     ),
     Code.POINT_OPEN: CodeInfo(
         _RETRY, "Another boot point of this replica is not finished.", "wait for it, or cancel its run"
@@ -339,7 +339,7 @@ CODES: dict[Code, CodeInfo] = {
     Code.DEADLINE: CodeInfo(
         _FATAL, "The run would not end before its deadline.", "raise the deadline, or run more often"
     ),
-    Code.CANCELLED: CodeInfo(_FATAL, "Somebody cancelled the run.", "`bootpoint history` says who"),
+    Code.CANCELLED: CodeInfo(_FATAL, "Somebody cancelled the run.", "`bootpoint run log R` says who"),
     Code.TOO_LATE: CodeInfo(
         _REFUSED, "The point is being committed; there is no way back.", "wait a moment; the point can be removed later"
     ),

@@ -185,9 +185,10 @@ class Agent:
     def _tell(self, heard: message.Ready | message.Committed | message.Aborted) -> None:
         with self._lock:
             run = self._runs.get(heard.run)
-        if run is not None:
-            run.tell(heard)
-        elif isinstance(heard, message.Committed):
+            if run is not None:
+                run.tell(heard)
+                return
+        if isinstance(heard, message.Committed):
             # The run ended without this agent: it was the last breath of an earlier start.
             self._state.adopt(heard.replica_id, heard.point_id)
         elif isinstance(heard, message.Aborted) and heard.replica_id is not None and heard.point_id is not None:
@@ -213,6 +214,10 @@ class Agent:
             with self._lock:
                 self._runs.pop(run.order.run, None)
                 self._working.pop(run.order.run, None)
+                unheard = run.unheard()
+            for late in unheard:
+                if isinstance(late, message.Committed | message.Aborted):
+                    self._tell(late)
 
     def _answer(self, asked: message.Ask) -> None:
         if datetime.now(UTC) > asked.expires_at:

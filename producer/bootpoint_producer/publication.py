@@ -259,6 +259,7 @@ class Publication:
         source = _Stoppable(self._snapshot.source(disk.slot), self._over)
         try:
             ground = self._ground(replica, ready, disk, held, source.size_bytes)
+            outlet = self._outlet(disk, len(ready.disks))
         except BaseException:
             source.close()
             raise
@@ -274,11 +275,14 @@ class Publication:
             before_seal=lambda slot, size, root: self._keep(replica, slot, size, root),
             confirm_consistency=self._confirm,
         )
-        streams = len(ready.disks) * len(self._replicas)
+        return _Channel(feed, source, outlet)
+
+    def _outlet(self, disk: message.ReadyDisk, disks: int) -> Outlet:
+        streams = disks * len(self._replicas)
         hold = max(HOLD_ALL // max(streams, HOLD_ALL // HOLD), LEAST_HOLD)
         outlet = self._tools.sender.open(disk.point_disk_id, hold_bytes=hold)
         outlet.allow(disk.may_send_until)
-        return _Channel(feed, source, outlet)
+        return outlet
 
     def _ground(
         self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None, size_bytes: int

@@ -62,6 +62,14 @@ class Run:
         """Hand over a message that concerns this run."""
         self._inbox.put(body)
 
+    def unheard(self) -> list[message.ToAgent]:
+        """Return the messages that came too late for the run's thread."""
+        found: list[message.ToAgent] = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                found.append(self._inbox.get_nowait())
+        return found
+
     def stop(self) -> None:
         """End the run at once: the agent is stopping."""
         self._stop.set()
@@ -262,6 +270,8 @@ class Run:
             while (left := deadline - time.monotonic()) > 0:
                 with contextlib.suppress(queue.Empty):
                     heard = self._inbox.get(timeout=left)
+                    if isinstance(heard, message.Committed):
+                        self._tools.state.adopt(heard.replica_id, heard.point_id)
                     if isinstance(heard, message.Aborted) and heard.problem is not _STOPPING:
                         self._drop(heard)
                         return

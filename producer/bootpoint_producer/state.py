@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
@@ -30,6 +31,8 @@ from bootpoint_common.cipher import AgentKey
 from bootpoint_common.identity import new_id
 from bootpoint_common.message import Base, BaseDisk
 from bootpoint_common.units import GRAIN
+
+_log = logging.getLogger(__name__)
 
 #: Ended runs that are remembered.
 _ENDED = 200
@@ -97,7 +100,11 @@ class AgentState:
         except (FileNotFoundError, ValueError):
             before = None
         made = new_id(before)
-        _replace(file, str(made))
+        try:
+            _replace(file, str(made))
+        except OSError as failure:
+            # A machine in trouble must not lose its agent as well; the clock alone will do in nearly every case.
+            _log.warning("the start can't be written down", extra={"file": str(file), "cause": str(failure)})
         return made
 
     # --- maps

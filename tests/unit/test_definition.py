@@ -199,8 +199,13 @@ def test_the_slot_of_a_disk_depends_on_its_id_alone() -> None:
 def test_a_disk_that_is_not_there_or_not_eligible_is_named(disk_id: str, code: Code) -> None:
     job = spec(source=f'disks = [{{ slot = "system", id = "{disk_id}" }}]')
     with pytest.raises(BootpointError, match=disk_id) as caught:
-        selected(job, INVENTORY)
+        selected(job, INVENTORY, fresh=True)
     assert (caught.value.code, caught.value.key) == (code, "source.disks[0].id")
+
+
+def test_a_listed_disk_that_the_last_list_lacks_may_be_there_by_now() -> None:
+    job = spec(source='disks = [{ slot = "system", id = "serial:GONE" }]')
+    assert selected(job, INVENTORY) == (SourceDisk("system", "serial:GONE", 0),)
 
 
 def test_listed_disks_need_no_inventory_but_all_disks_do() -> None:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bootpoint_common.store.agent import OVERTAKEN, _seen
 
 
-@given(st.lists(st.integers(1, 3 * OVERTAKEN), max_size=200))
+@given(st.lists(st.one_of(st.integers(1, 3 * OVERTAKEN), st.integers(1, 2**63 - 1)), max_size=200))
 def test_each_counter_is_taken_once_and_none_that_is_too_old(counters: list[int]) -> None:
     newest, seen, taken = 0, 0, {0}
     for counter in counters:

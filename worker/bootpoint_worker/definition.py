@@ -61,12 +61,14 @@ def slot_of(disk_id: str) -> str:
     return plain[-_SLOT_LENGTH:].strip("-") or "disk"
 
 
-def selected(spec: Spec, inventory: Mapping[str, Any] | None) -> tuple[SourceDisk, ...]:
+def selected(spec: Spec, inventory: Mapping[str, Any] | None, *, fresh: bool = False) -> tuple[SourceDisk, ...]:
     """Return the disks that a job protects, the boot disk first.
 
     Args:
         spec: The job.
         inventory: What ``disk list`` says of its source; None where the source never told.
+        fresh: Whether the source has just told. Else a listed disk that it lacked then may be there by now: the agent
+            looks again before it touches anything.
 
     Raises:
         RetryableError: ``agent_offline``: all disks are to be protected, and nothing is known of them.
@@ -80,7 +82,7 @@ def selected(spec: Spec, inventory: Mapping[str, Any] | None) -> tuple[SourceDis
         return tuple(SourceDisk(disk.slot, disk.id, 0) for disk in listed)
     items = {item["id"]: item for item in inventory["items"]}
     if listed is not None:
-        return tuple(_listed(spec, number, disk, items) for number, disk in enumerate(listed))
+        return tuple(_listed(spec, number, disk, items, fresh=fresh) for number, disk in enumerate(listed))
     eligible = [item for item in items.values() if item["eligible"]]
     if not eligible:
         raise error(
@@ -115,9 +117,13 @@ def run_disks(spec: Mapping[str, Any], inventory: Mapping[str, Any] | None) -> l
     return [RunDisk(slot=disk.slot, id=disk.id) for disk in selected(read_json(dict(spec)), inventory)]
 
 
-def _listed(spec: Spec, number: int, disk: Disk, items: Mapping[str, Mapping[str, Any]]) -> SourceDisk:
+def _listed(
+    spec: Spec, number: int, disk: Disk, items: Mapping[str, Mapping[str, Any]], *, fresh: bool
+) -> SourceDisk:
     key = f"source.disks[{number}].id"
     item = items.get(disk.id)
+    if not fresh and (item is None or item.get("reason") == "offline"):
+        return SourceDisk(disk.slot, disk.id, 0)
     if item is None:
         raise error(
             Code.DISK_MISSING, f"agent {spec.source.agent} has no disk {disk.id}", job=spec.name, key=key, value=disk.id

@@ -79,15 +79,17 @@ class Ingress:
                 # Delivered twice, or by an incarnation that is gone: both happen without anybody's fault.
                 self._context.metrics.rejected.labels(reason="replayed").inc()
                 return
-            if newest or not isinstance(content, message.Heartbeat):  # an overtaken heartbeat tells what was before
-                self._dispatch(connection, found, envelope.incarnation, content)
+            self._dispatch(connection, found, envelope.incarnation, content, newest=newest)
 
-    def _dispatch(self, connection: Connection, found: Agent, incarnation: UUID, content: message.FromAgent) -> None:
+    def _dispatch(
+        self, connection: Connection, found: Agent, incarnation: UUID, content: message.FromAgent, *, newest: bool
+    ) -> None:
         match content:
             case message.Hello():
-                self._hello(connection, found, content)
+                self._hello(connection, found, content, newest=newest)
             case message.Heartbeat():
-                heard.heartbeat(connection, found, content)
+                if newest:  # one that was overtaken tells what was before
+                    heard.heartbeat(connection, found, content)
             case message.Offer():
                 heard.offer(connection, found, incarnation, content, self._context.window_bytes)
             case message.More():
@@ -101,7 +103,7 @@ class Ingress:
             case message.Answer():
                 heard.answer(connection, found, content)
 
-    def _hello(self, connection: Connection, found: Agent, content: message.Hello) -> None:
+    def _hello(self, connection: Connection, found: Agent, content: message.Hello, *, newest: bool) -> None:
         if content.protocol not in (message.PROTOCOL, message.PROTOCOL - 1):
             raise error(
                 Code.AGENT_TOO_OLD,
@@ -124,12 +126,10 @@ class Ingress:
                 actor=f"agent {found.name}",
                 agent=found.name,
             )
-            # A run's preflight needs them, and must not have to wait for an agent that is busy.
-            request.ask_agent(
-                connection, found.name, "disks", {}, requested_by=f"agent {found.name}", seconds=INVENTORY_SECONDS
-            )
+            _ask_for_disks(connection, found)
         run(connection, "UPDATE agent SET version = %s WHERE id = %s", content.version, found.id)
-        agent.in_hand(connection, found.id, [{"run": str(uid)} for uid in content.runs])
+        if newest:
+            agent.in_hand(connection, found.id, [{"run": str(uid)} for uid in content.runs])
         self._context.carrier.declare_agent(found.name)
         outbox.tell(connection, found.name, found.id, message.Welcome(incarnation=content.incarnation))
 
@@ -188,3 +188,20 @@ def _decode(body: bytes) -> message.FromAgent:
         raise error(
             Code.BUNDLE_REJECTED, f"a control message makes no sense: {problem}", value=Reject.MALFORMED
         ) from problem
+
+
+def _ask_for_disks(connection: Connection, found: Agent) -> None:
+    """Ask an agent that has never told its disks: the first run's preflight needs their sizes.
+
+    One that has told is asked by people only: at a machine's start not every disk is there yet.
+    """
+    known = one(
+        connection,
+        "SELECT 1 FROM agent a WHERE a.id = %s AND (a.inventory IS NOT NULL OR EXISTS (SELECT 1 FROM request r"
+        " WHERE r.addressee = %s AND r.kind = 'disks' AND r.state = 'asked' AND r.expires_at > now()))",
+        found.id,
+        f"agent {found.name}",
+    )
+    if known is None:
+        asker = f"agent {found.name}"
+        request.ask_agent(connection, found.name, "disks", {}, requested_by=asker, seconds=INVENTORY_SECONDS)

@@ -106,7 +106,7 @@ def preflight(context: Context, found: Run, row: ReplicaRow) -> Plan:
     return plan
 
 
-def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Plan:
+def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow, *, fresh: bool = False) -> Plan:
     """Check one target of a job without a trace on the source, on the host, or in the job.
 
     Args:
@@ -114,6 +114,7 @@ def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Plan
         spec: The job; it need not be stored yet.
         agent_id: Its source.
         row: Its replica on the host; it need not be stored yet.
+        fresh: Whether the source has just told its disks.
 
     Returns:
         What a run would do.
@@ -126,7 +127,8 @@ def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Plan
         with context.database.transaction() as connection:
             known = _known(connection, agent_id, row)
         require_login(known.host)
-        disks = selected(spec, known.inventory)
+        disks = selected(spec, known.inventory, fresh=fresh)
+        _require_all(spec, known, disks)
         with context.sessions.use(known.host) as driver:
             info = _inspect(context, known.host, driver)
             previous = None if row.definition is None else from_json(row.definition)
@@ -157,6 +159,19 @@ def target_of(spec: Spec, host: str) -> tuple[int, Target]:
         if target.host == host:
             return number, target
     raise error(Code.NO_SUCH_HOST, f"job {spec.name} has no target {host}", job=spec.name, key="target", value=host)
+
+
+def _require_all(spec: Spec, known: _Known, disks: Sequence[SourceDisk]) -> None:
+    """Refuse to leave a disk out that nobody took off the job: "all" means those that the head has, too."""
+    gone = sorted(known.head_slots - {disk.slot for disk in disks})
+    if spec.source.disks is None and gone:
+        raise error(
+            Code.DISK_MISSING,
+            f"agent {spec.source.agent} no longer has the disk of slot {', '.join(gone)}, which the newest point has",
+            key="source.disks",
+            value="all",
+            hint=f"bring it back and ask `bootpoint disk list {spec.source.agent}`, or list the disks in source.disks",
+        )
 
 
 def require_login(host: Host) -> None:

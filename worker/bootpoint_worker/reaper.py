@@ -32,6 +32,9 @@ SILENT_SECONDS = 300.0
 #: Seconds without progress after which an open point is given up.
 STALLED_SECONDS = 1800.0
 
+#: Seconds that a question is kept beyond its end.
+REQUEST_SECONDS = 24 * 3600.0
+
 #: What the tasks of a point are, by its state.
 _WORK = {State.OFFERED: "open_point", State.SEALED: "commit", State.COMMITTING: "commit", State.ABORTING: "abort"}
 
@@ -44,6 +47,7 @@ def reap(context: Context) -> None:
         _enqueue_disks(connection)
         _tell_again(connection)
         _expire_runs(connection)
+        _forget_requests(connection)
         suspects = rows(connection, _SUSPECTS, SILENT_SECONDS, STALLED_SECONDS)
         ended = rows(connection, _LEFT_STREAMS, RESEND_SECONDS)
     for suspect in suspects:
@@ -140,6 +144,12 @@ def _expire_runs(connection: Connection) -> None:
         runs.end(
             connection, row["uid"], error(Code.AGENT_OFFLINE, text, key="agent", value=row["name"]), actor="reaper"
         )
+
+
+def _forget_requests(connection: Connection) -> None:
+    """Forget the credentials of questions that nobody answered in time, and questions of long ago."""
+    run(connection, "UPDATE request SET secret = NULL WHERE secret IS NOT NULL AND expires_at < now()")
+    run(connection, "DELETE FROM request WHERE expires_at < now() - make_interval(secs => %s)", REQUEST_SECONDS)
 
 
 #: Unsealed points whose agent has started anew without them, has gone silent, or which make no progress.

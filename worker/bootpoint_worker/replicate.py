@@ -22,6 +22,7 @@ from .context import Context
 from .opening import limit_of
 from .replica import replica_of
 from .slice import GAP_SECONDS, PREFETCH, Slice, run_slice
+from .step import delete_streams
 from .targets.base import Layer, Target
 
 _log = logging.getLogger(__name__)
@@ -97,15 +98,19 @@ def _declare_again(context: Context, work: Work) -> None:
     What the broker hadn't confirmed comes again by itself. What it had is a gap: the agent is asked for it in a while,
     unless something moves until then, and gives the run up (``stream_gap``) where it no longer holds it.
     """
+    if look(context, work.disk.id) is None:
+        return  # the point has ended, and its streams with it
     context.carrier.declare_stream(work.found.agent, work.disk.id, limit_of(work.disk))
     with context.database.transaction() as connection:
         current = point.get(connection, work.found.id, lock=True)
-        if current is None or current.state is not State.OPEN:
-            context.carrier.delete_stream(work.disk.id)  # the point ended meanwhile, and its streams with it
+        if current is not None and current.state is State.OPEN:
+            _log.warning("stream made anew: somebody deleted it", extra={"point_disk": str(work.disk.id)})
+            text = f"the stream of disk {work.disk.slot} of {work.found.name} was deleted, and is made anew"
+            event.of_point(connection, work.found, "stream_lost", text, actor="worker", code=str(Code.STREAM_GAP))
             return
-        _log.warning("stream made anew: somebody deleted it", extra={"point_disk": str(work.disk.id)})
-        text = f"the stream of disk {work.disk.slot} of {work.found.name} was deleted, and is made anew"
-        event.of_point(connection, work.found, "stream_lost", text, actor="worker", code=str(Code.STREAM_GAP))
+        # It ended between the two: should the broker be lost now, the reaper deletes the stream.
+        run(connection, "UPDATE boot_point_disk SET stream_deleted_at = NULL WHERE id = %s", work.disk.id)
+    delete_streams(context, [work.disk])
 
 
 def _slice(context: Context, held: Claim, work: Work) -> bool:
@@ -121,7 +126,7 @@ def _slice(context: Context, held: Claim, work: Work) -> bool:
             idle_seconds=context.idle_seconds,
         )
     if not current.done:
-        _wait(context, work, idle=int(current.in_gap), gap=current.in_gap)
+        _wait(context, work, idle=int(current.in_gap), gap=current.in_gap, number=held.number)
     return current.sealed_point
 
 
@@ -179,7 +184,7 @@ def _length(context: Context, work: Work, target: Target) -> float:
     return target.slice_seconds if waiting else LONGEST_SLICE
 
 
-def _wait(context: Context, work: Work, *, idle: int, gap: bool = False) -> None:
+def _wait(context: Context, work: Work, *, idle: int, gap: bool = False, number: int | None = None) -> None:
     """Enqueue the successor: at once after a slice that did something, later and later while the stream is empty.
 
     A gap outlives its slice, which ends soon because nothing comes that could be applied: the row keeps since when.
@@ -190,14 +195,18 @@ def _wait(context: Context, work: Work, *, idle: int, gap: bool = False) -> None
             connection,
             "UPDATE boot_point_disk SET idle = %s, gap_since = CASE WHEN %s THEN coalesce(gap_since, now())"
             " ELSE gap_since END WHERE id = %s AND sealed_at IS NULL"
-            " RETURNING sequence, gap_since < now() - make_interval(secs => %s) AS overdue",
+            " RETURNING sequence, gap_since < now() - make_interval(secs => %s)"
+            # What another slice has in hand isn't missing.
+            " AND (writer_until < now() OR writer = %s) AS overdue",
             idle,
             gap,
             work.disk.id,
             GAP_SECONDS,
+            number,
         )
         if row is not None and row["overdue"]:
-            run(connection, "UPDATE boot_point_disk SET gap_since = now() WHERE id = %s", work.disk.id)
+            # Once: who still finds a gap sets it again.
+            run(connection, "UPDATE boot_point_disk SET gap_since = NULL WHERE id = %s", work.disk.id)
             again = message.ResendFrom(point_disk_id=work.disk.id, sequence=row["sequence"])
             outbox.tell(connection, work.found.agent, work.disk.id, again)
         outbox.task(connection, work.found.pool, "replicate", work.disk.id, delay=delay)

@@ -234,7 +234,8 @@ def _preflight(context: Context, request: Request) -> dict[str, Any]:
         name = arguments["spec"]["source"]["agent"]
         raise error(Code.NO_SUCH_AGENT, f"there is no agent {name}", key="source.agent", value=name)
     name = arguments["spec"]["name"]
-    plan = check(context, read_json(arguments["spec"]), agent["id"], known or _unborn(request.id, name, host))
+    row = known or _unborn(request.id, name, host)
+    plan = check(context, read_json(arguments["spec"]), agent["id"], row, fresh=True)
     vm = plan.replica
     return {
         **plan.as_json(),

@@ -70,7 +70,9 @@ def note_wait(context: Context, found: Point, what: str, problem: BootpointError
     code = str(problem.code)
     _log.warning("step failed", extra={"point": found.name, "step": what, "code": code, "cause": problem.message})
     with context.database.transaction() as connection:
-        if transition.waits_for(connection, found.id, code):
+        # Whoever holds the claim now may have taken the point on.
+        states = {found.state, State.COMMITTING} if found.state is State.SEALED else {found.state}
+        if transition.waits_for(connection, found.id, code, states=states):
             text = f"{found.name}: {what} waits, and is tried again: {problem.message}"
             event.of_point(connection, found, "point_waits", text, actor="worker", code=code)
 

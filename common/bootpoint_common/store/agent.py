@@ -187,10 +187,11 @@ def _seen(newest: int, seen: int, counter: int) -> int | None:
     ahead = counter - newest
     if ahead > 0:
         return (seen << ahead | 1 << ahead - 1) & (1 << OVERTAKEN) - 1 if ahead <= OVERTAKEN else 0
-    bit = 1 << -ahead >> 1
-    if ahead == 0 or -ahead > OVERTAKEN or seen & bit:
+    # Before any shift: whoever has the key chooses the counters.
+    if ahead == 0 or -ahead > OVERTAKEN:
         return None
-    return seen | bit
+    bit = 1 << -ahead - 1
+    return None if seen & bit else seen | bit
 
 
 def in_hand(connection: Connection, agent_id: UUID, runs: list[dict[str, Any]]) -> None:

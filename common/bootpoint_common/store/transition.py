@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -118,8 +118,8 @@ def opened(connection: Connection, point: Point, layers: Mapping[str, str], *, r
     return True
 
 
-def waits_for(connection: Connection, point_id: UUID, code: str) -> bool:
-    """Note what the next step of an unfinished point met, while it is tried again.
+def waits_for(connection: Connection, point_id: UUID, code: str, *, states: Iterable[State]) -> bool:
+    """Note what the next step of an unfinished point met, while it is tried again and the point is still there.
 
     Returns:
         Whether that is news.
@@ -128,10 +128,11 @@ def waits_for(connection: Connection, point_id: UUID, code: str) -> bool:
         run(
             connection,
             "UPDATE boot_point SET waits_for = %s WHERE id = %s AND waits_for IS DISTINCT FROM %s"
-            " AND state NOT IN ('committed', 'aborted')",
+            " AND state = ANY(%s)",
             code,
             point_id,
             code,
+            [str(state) for state in states],
         )
     )
 

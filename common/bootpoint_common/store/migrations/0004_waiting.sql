@@ -8,6 +8,9 @@ ALTER TABLE agent ADD COLUMN counters_seen bigint NOT NULL DEFAULT 0;
 CREATE INDEX event_job ON event (job, at);
 CREATE INDEX event_run ON event (run);
 
+-- Looked at every few seconds: credentials of questions that nobody answered.
+CREATE INDEX request_secret ON request (expires_at) WHERE secret IS NOT NULL;
+
 -- As before, and the reason of a target says also what an unfinished point waits for.
 CREATE OR REPLACE VIEW v_run AS
 SELECT r.id, r.job_name AS job, r.trigger, r.requested_by, r.state, r.reason, r.message, r.hint, r.retryable, r.attempt,

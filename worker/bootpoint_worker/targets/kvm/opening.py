@@ -10,7 +10,6 @@ import msgspec
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.base import Layer, OpenDisk, OpenPoint, Replica, ReplicaDisk
 from bootpoint_worker.targets.kvm import journal
-from bootpoint_worker.targets.kvm.creation import free_bytes
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_file, layer_id, virtual_size
@@ -105,15 +104,6 @@ def _preallocated(host: Host, place: Place, replica: Replica, layer: journal.Lay
     if layer.base is not None or _disk(replica, layer.slot).provisioning != "thick":
         return "off"
     size = virtual_size(layer.size_bytes)
-    free = free_bytes(host, replica)
-    if free < size:
-        raise error(
-            Code.HOST_FULL,
-            f"the storage of {replica.vm_name} on host {host.name} has {free} bytes free, its disk {layer.slot} "
-            f"needs {size}",
-            job=replica.job,
-            host=host.name,
-        )
     command = [
         *("qemu-img", "create", "-q", "-f", "qcow2"),
         *("-o", "cluster_size=65536,lazy_refcounts=off,compat=1.1,preallocation=falloc", layer.file, str(size)),
