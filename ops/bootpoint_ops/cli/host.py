@@ -225,14 +225,25 @@ def show(name: str, timeout: float) -> None:
     here = session()
     with here.env.database.transaction() as connection:
         found = rows.by_name(connection, name)
-    _check(here, found, timeout, kind="host_show")
+    _check(here, found, timeout, kind="host_show", secret=_unsaved(found))
     _show_host(here, name)
 
 
-def _check(here: Session, found: rows.Host, timeout: float, kind: str = "host_check") -> BootpointError | None:
+def _unsaved(found: rows.Host) -> dict[str, str] | None:
+    """Ask on the terminal for a password that isn't saved; it serves one question."""
+    if found.credentials is not None or found.kind != "kvm" or found.address == "local" or not sys.stdin.isatty():
+        return None
+    text = f"Password of {found.username}@{found.address} (not saved; without it, what is remembered is shown)"
+    password = click.prompt(text, default="", show_default=False, hide_input=True, err=True)
+    return {"password": password} if password else None
+
+
+def _check(
+    here: Session, found: rows.Host, timeout: float, kind: str = "host_check", secret: dict[str, str] | None = None
+) -> BootpointError | None:
     """Ask a host; the database keeps the answer."""
     with waiting(f"asking {found.name}"):
-        answer = ask_worker(here.env, found.pool, kind, {"host": found.name}, timeout=timeout)
+        answer = ask_worker(here.env, found.pool, kind, {"host": found.name}, timeout=timeout, secret=secret)
     return None if answer["error"] is None else from_json(answer["error"])
 
 
