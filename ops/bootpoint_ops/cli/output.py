@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
+from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
 
@@ -26,6 +26,9 @@ CANCELLED = 130
 
 #: Width of tables that don't go to a terminal: as wide as they need to be, for nobody scrolls a pipe.
 _PIPE_WIDTH = 1000
+
+#: Columns that hold what other commands are given: shown in one piece if they are no wider than this.
+_NAMES, _NAME_WIDTH = ("NAME", "JOB", "RUN"), 32
 
 #: Colours of states on a terminal.
 _STATES = {
@@ -121,8 +124,11 @@ def table(columns: Sequence[str], lines: Sequence[Sequence[object]], *, empty: s
             out.print(empty, markup=False)
             return
         drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for name in columns:
-            drawn.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+        for number, name in enumerate(columns):
+            title = name.lstrip(">")
+            whole = title in _NAMES and max(len(str(line[number])) for line in lines) <= _NAME_WIDTH
+            justify: JustifyMethod = "right" if name.startswith(">") else "left"
+            drawn.add_column(title, justify=justify, overflow="fold", no_wrap=whole)
         for line in lines:
             drawn.add_row(*(_cell(value) for value in line))
         _draw(out, drawn)

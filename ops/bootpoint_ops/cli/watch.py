@@ -37,8 +37,21 @@ def watch_run(here: Session, number: int) -> None:
 
     Raises:
         NotFoundError: ``no_such_run``.
-        click.exceptions.Exit: It failed (1) or was cancelled (130).
+        click.exceptions.Exit: It failed (1) or was cancelled (130), or Ctrl-C ended the watching (130).
     """
+    try:
+        _watch(here, number)
+    except KeyboardInterrupt:
+        text = f"run {number} goes on"
+        hint = f"`bootpoint run watch {number}` follows it, `bootpoint run cancel {number}` ends it"
+        if here.json:
+            complain(error(Code.CANCELLED, text, hint=hint, key="run", value=number), as_json=True)
+        else:
+            click.echo(f"{text}: {hint}", err=True)
+        raise click.exceptions.Exit(CANCELLED) from None
+
+
+def _watch(here: Session, number: int) -> None:
     if here.json:
         item = _follow(here, number, lambda _item, _line: None)
     elif console().is_terminal:
@@ -114,7 +127,6 @@ class _Bars:
         self._head = bars.add_task("", total=None)
 
     def show(self, item: dict[str, Any], line: str | None) -> None:
-        self._bars.update(self._head, description=_head(item, line), visible=not self._tasks)
         for target in item["targets"]:
             for disk in target["disks"]:
                 key = (target["host"], disk["slot"])
@@ -122,12 +134,15 @@ class _Bars:
                     self._tasks[key] = self._bars.add_task(
                         f"{disk['slot']} → {target['host']}", total=disk["size_bytes"]
                     )
+                # How far the agent has read it says every 10 s only; what was written was read before.
                 done = (
                     disk["size_bytes"]
                     if target["state"] in ("sealed", "committing", "committed")
-                    else disk["scanned_bytes"] or 0
+                    else max(disk["scanned_bytes"] or 0, disk["applied_bytes"] or 0)
                 )
                 self._bars.update(self._tasks[key], completed=min(done, disk["size_bytes"]))
+        alone = item["state"] in _UNDER_WAY and not self._tasks
+        self._bars.update(self._head, description=_head(item, line), visible=alone)
 
 
 class _Lines:
