@@ -172,7 +172,7 @@ def test_the_way_of_a_first_user(job: Up) -> None:
     refused = up.call("vm", "start", "fk", "one-standby")
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
     assert up.json("vm", "start", "fk", "one-standby", points[1]["name"], "--test", "t1", "--yes")["state"] == "running"
-    assert up.call("status").stdout == "1 jobs, all ok\n"
+    assert up.call("status").stdout == "1 job, all ok\n"
 
     deleted = up.json("job", "delete", "one", "--delete-replica", "--yes")
     assert (deleted["removed"], deleted["left"]) == (["fk"], [])

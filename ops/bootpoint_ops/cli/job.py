@@ -110,9 +110,10 @@ def _refresh_known(here: Session, agent: str | None, timeout: float) -> None:
             raise
 
 
-def _show_applied(out: Console, items: list[dict[str, Any]]) -> None:
+def _show_applied(out: Console, items: list[dict[str, Any]], *, planned: bool = False) -> None:
     for item in items:
-        out.print(f"job {item['job']} {item['result']}, revision {item['revision']}", markup=False)
+        would = "would be " if planned and item["result"] != "unchanged" else ""
+        out.print(f"job {item['job']} {would}{item['result']}, revision {item['revision']}", markup=False)
         for change in item["changes"]:
             out.print(
                 f"  {change['key']}: {change['old']} -> {change['new']} ({change['when'].replace('_', ' ')})",
@@ -155,7 +156,7 @@ def _dry_run(here: Session, specs: list[Spec], timeout: float) -> None:
                 first = first or exc
             checks.append({"host": target.host, "plan": plan, "error": None if problem is None else problem.as_json()})
         items.append({**planned.as_json(), "preflight": checks})
-    emit({"items": items}, lambda out: _show_applied(out, items))
+    emit({"items": items}, lambda out: _show_applied(out, items, planned=True))
     if first is not None:
         raise first
 

@@ -82,7 +82,7 @@ def status() -> None:
         for job in bad:
             out.print(_status_line(job), markup=False)
         if not bad:
-            out.print(f"{len(jobs)} jobs, all ok", markup=False)
+            out.print(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, all ok", markup=False)
 
     emit({"items": items}, show)
     if bad:
