@@ -97,6 +97,11 @@ cache mode, without encryption, and without a network in between. All take turns
 within a round, and the median of the rounds is shown. CPU seconds are those of all processes that took part, for us
 broker, database and qemu-nbd too. The first full copy and the last increment are compared with the source by
 `qemu-img compare`.
+
+The phases of a run: until its point is open (preflight, snapshot, layer); its stream, until it is sealed; the commit.
+An increment here is found by hashing: all data is read and digested, so its cost grows with the disk and not with what
+changed. On two cores agent, workers, broker and qemu-nbd share what there is, and the stream ends when their processor
+seconds are spent.
 """
 
 
