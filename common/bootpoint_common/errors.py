@@ -239,7 +239,9 @@ CODES: dict[Code, CodeInfo] = {
         _FATAL, "The host has no such network.", "`bootpoint host show NAME` lists its networks"
     ),
     Code.NEEDS_MOVE: CodeInfo(
-        _REFUSED, "The replica's place on the host can't be edited.", "make another job with the new place, and delete this one when that has its points"
+        _REFUSED,
+        "The replica's place on the host can't be edited.",
+        "make another job with the new place, and delete this one when that has its points",
     ),
     Code.SOURCE_INELIGIBLE: CodeInfo(
         _REFUSED, "A selected disk cannot be a source.", "`bootpoint disk list AGENT` shows why"
