@@ -155,11 +155,14 @@ def _reason(node: Node, table: str | None, partitions: list[dict[str, Any]]) -> 
 def _listed_item(path: Path) -> dict[str, Any]:
     """Describe a file that the configuration lists; what is in it needn't be known, for somebody chose it."""
     size, sector, physical, reason = 0, SECTOR, SECTOR, None
+    allocated: int | None = None
     try:
         source = open_source(path)
         size = source.size_bytes
         if isinstance(source, BlockSource):
             sector, physical = source.logical_sector_bytes, source.physical_sector_bytes
+        else:
+            allocated = min(size, path.stat().st_blocks * SECTOR)
         source.close()
     except BootpointError as failure:
         size = path.stat().st_size if path.is_file() else 0
@@ -171,7 +174,8 @@ def _listed_item(path: Path) -> dict[str, Any]:
         "logical_sector_bytes": sector,
         "physical_sector_bytes": physical,
         "table": table,
-        "used_bytes": _used(partitions),
+        # What nobody wrote to reads as zero, and zeros don't travel.
+        "used_bytes": allocated if allocated is not None else _used(partitions),
         "partitions": partitions,
     }
 

@@ -27,6 +27,7 @@ from bootpoint_producer.publication import Publication, Tools
 from bootpoint_producer.run import Run
 from bootpoint_producer.state import AgentState, Identity
 from bootpoint_worker import opening, replicate
+from bootpoint_worker.targets.fake_host import FakeHost
 from tests.integration.test_away import talk
 from tests.model.source import MACHINE
 from tests.model.world import World
@@ -171,6 +172,32 @@ def test_a_disk_that_is_there_only_after_the_agents_start_is_protected(installat
     later.rename(mount)
     job = installation.add_job("erp", "erp", {"system": mount / "system.raw"}, host_id)
     installation.wait(installation.run(job))
+
+
+def test_a_sparse_disk_that_is_larger_than_the_storage_is_not_refused_for_its_size(
+    installation: Fleet, tmp_path: Path
+) -> None:
+    disk = tmp_path / "system.raw"
+    with disk.open("wb") as file:
+        file.truncate(512 * MiB)
+        file.write(b"x" * MiB)
+    host = FakeHost.install(FakeHost(f"fake-{tmp_path.name}", storages={"default": 8 * MiB}))
+    host_id = installation.add_host(host.name)
+    installation.add_agent("erp", [disk])
+    installation.add_worker("w1")
+    installation.wait_until(lambda: installation.row("SELECT 1 FROM agent WHERE inventory IS NOT NULL"))
+    job = installation.add_job("erp", "erp", {"system": disk}, host_id)
+    installation.wait(installation.run(job))
+    other = tmp_path / "full.raw"
+    other.write_bytes(b"x" * (16 * MiB))
+    installation.add_agent("full", [other])
+    installation.wait_until(
+        lambda: installation.row("SELECT 1 FROM agent WHERE name = 'full' AND inventory IS NOT NULL")
+    )
+    job = installation.add_job("full", "full", {"a": other}, host_id)
+    row = installation.wait(installation.run(job), state="failed")
+    assert row["reason"] == "host_full"
+    assert row["started_at"] is None
 
 
 def test_a_disk_of_all_that_is_gone_is_not_left_out_in_silence(installation: Fleet, tmp_path: Path) -> None:

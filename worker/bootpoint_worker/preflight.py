@@ -260,5 +260,11 @@ def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDi
 
 
 def _copy_bytes(disk: SourceDisk, target: Target) -> int:
-    thick = target.storage.provisioning is Provisioning.THICK
-    return disk.size_bytes if thick or disk.used_bytes is None else disk.used_bytes
+    """Return the room that the first copy of a disk needs for certain.
+
+    Zeros take none. A thin copy of a disk whose use nobody knows is not refused for its size: should the storage fill
+    up, the run ends by `host_full`, and nothing is lost.
+    """
+    if target.storage.provisioning is Provisioning.THICK:
+        return disk.size_bytes
+    return min(disk.size_bytes, INCREMENT_FLOOR) if disk.used_bytes is None else disk.used_bytes

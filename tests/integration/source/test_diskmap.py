@@ -55,6 +55,7 @@ def test_the_partitions_of_a_file(partitioned: Path) -> None:
     assert (item["id"], item["path"]) == (f"file:{partitioned}", str(partitioned))
     assert (item["eligible"], item["reason"], item["tracker"], item["table"]) == (True, None, "hash", "gpt")
     assert item["size_bytes"] == 64 * MiB
+    assert item["used_bytes"] == partitioned.stat().st_blocks * 512 < 64 * MiB
     first, third = item["partitions"]
     assert set(first) == PARTITION
     assert (first["number"], first["fs"], first["label"]) == (1, "ext4", "root")
