@@ -22,7 +22,8 @@ _QUERIES: dict[str, str] = {
     "newest_bootable_point_age_seconds": """
         SELECT y.job_name, h.name, extract(epoch FROM now() - max(p.instant)) AS value
         FROM replica y JOIN host h ON h.id = y.host_id JOIN boot_point p ON p.replica_id = y.id
-        WHERE y.state <> 'detached' AND p.state = 'committed' AND p.boot->>'verdict' = 'boots' GROUP BY y.id, h.name""",
+        WHERE y.state <> 'detached' AND p.state = 'committed' AND p.consolidated_at IS NULL
+            AND p.boot->>'verdict' = 'boots' GROUP BY y.id, h.name""",
     "objective_seconds": """
         SELECT name, kind, value FROM v_job, LATERAL jsonb_each_text(objective_seconds) AS o(kind, value)
         WHERE value IS NOT NULL""",
@@ -32,7 +33,8 @@ _QUERIES: dict[str, str] = {
         LEFT JOIN boot_point p ON p.replica_id = y.id AND p.state NOT IN ('committed', 'aborted') GROUP BY h.name""",
     "points": """
         SELECT y.job_name, h.name, count(p.id) AS value FROM replica y JOIN host h ON h.id = y.host_id
-        LEFT JOIN boot_point p ON p.replica_id = y.id AND p.state = 'committed' WHERE y.state <> 'detached'
+        LEFT JOIN boot_point p ON p.replica_id = y.id AND p.state = 'committed' AND p.consolidated_at IS NULL
+        WHERE y.state <> 'detached'
         GROUP BY y.id, h.name""",
     "outbox_pending": "SELECT count(*) AS value FROM outbox",
     "outbox_lag_seconds": """

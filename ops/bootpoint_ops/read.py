@@ -220,6 +220,7 @@ def _host(connection: Connection, row: Row) -> dict[str, Any]:
         " coalesce(sum(d.stored_bytes), 0)::bigint AS stored_bytes,"
         " max((y.definition->>'memory_bytes')::bigint) AS memory"
         " FROM replica y LEFT JOIN boot_point p ON p.replica_id = y.id AND p.state = 'committed'"
+        " AND p.consolidated_at IS NULL"
         " LEFT JOIN boot_point_disk d ON d.point_id = p.id WHERE y.host_id = %s GROUP BY y.id ORDER BY y.job_name",
         row["id"],
     )

@@ -14,10 +14,10 @@ from typing import Any
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_common.job import Disk, Spec, Target, read_json
+from bootpoint_common.job import Disk, Ip, IpMode, Spec, Target, read_json
 from bootpoint_common.message import RunDisk
 from bootpoint_common.units import MiB
-from bootpoint_worker.targets.base import HostInfo, Nic, Replica, ReplicaDisk
+from bootpoint_worker.targets.base import Addressing, HostInfo, Nic, Replica, ReplicaDisk
 
 #: CPUs and memory of a standby whose source never told what it has.
 FALLBACK_CPUS = 1
@@ -229,10 +229,26 @@ def _nics(
         network = _network(target, number, wanted.network if wanted else None, info)
         model = (wanted.model if wanted else None) or _first(info.nic_models, "virtio")
         kept = before[number].mac if number < len(before) else None
-        source = sources[number].get("mac") if sources is not None and number < len(sources) else None
-        address = _mac(wanted.mac if wanted else "new", kept, source, mac)
-        made.append(Nic(network=network, model=model, mac=address, connect=wanted.connect if wanted else True))
+        source = sources[number] if sources is not None and number < len(sources) else {}
+        address = _mac(wanted.mac if wanted else "new", kept, source.get("mac"), mac)
+        made.append(
+            Nic(
+                network=network,
+                model=model,
+                mac=address,
+                connect=wanted.connect if wanted else True,
+                addressing=_addressing(wanted.ip if wanted else Ip(), source),
+            )
+        )
     return tuple(made)
+
+
+def _addressing(wanted: Ip, source: Mapping[str, Any]) -> Addressing:
+    name, mac = source.get("name"), source.get("mac")
+    if wanted.mode is IpMode.SOURCE:
+        return Addressing("source", name, mac, tuple(source.get("addresses") or ()), source.get("gateway"))
+    addresses = (wanted.address,) if wanted.address else ()
+    return Addressing(wanted.mode.value, name, mac, addresses, wanted.gateway, wanted.dns)
 
 
 def _mac(wanted: str, kept: str | None, source: str | None, mac: Callable[[], str]) -> str:

@@ -188,7 +188,10 @@ def _known(connection: Connection, agent_id: UUID, row: ReplicaRow) -> _Known:
     agent = one(connection, "SELECT inventory FROM agent WHERE id = %s", agent_id)
     head = point.head_base(connection, row.id)
     count = one(
-        connection, "SELECT count(*) AS n FROM boot_point WHERE replica_id = %s AND state = 'committed'", row.id
+        connection,
+        "SELECT count(*) AS n FROM boot_point WHERE replica_id = %s AND state = 'committed'"
+        " AND consolidated_at IS NULL",
+        row.id,
     )
     last = one(
         connection,

@@ -20,6 +20,27 @@ from uuid import UUID
 
 
 @dataclass(frozen=True, slots=True)
+class Addressing:
+    """What the guest's own network configuration is to say of a card.
+
+    Attributes:
+        mode: ``source`` (as the source has it, under the card's new name and MAC), ``dhcp`` or ``static``.
+        source_name: Name of the card that it stands for, on the source, such as ``eno1``; None where that isn't known.
+        source_mac: That card's MAC address.
+        addresses: With ``source`` what the source told, with ``static`` the job's one: ``10.9.0.21/24``.
+        gateway: Default gateway.
+        dns: Name servers.
+    """
+
+    mode: str = "source"
+    source_name: str | None = None
+    source_mac: str | None = None
+    addresses: tuple[str, ...] = ()
+    gateway: str | None = None
+    dns: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Nic:
     """A network card of the standby VM.
 
@@ -28,12 +49,14 @@ class Nic:
         model: Device model, such as ``virtio``.
         mac: MAC address, always given (``new`` is resolved when the replica is created).
         connect: Whether the link is up at power-on.
+        addressing: What the guest is to know about it.
     """
 
     network: str | None
     model: str
     mac: str
     connect: bool = True
+    addressing: Addressing = Addressing()
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,12 +312,15 @@ class StartRequest:
             scratch layer. None starts the standby itself.
         serial_log: Absolute path on the host that the first serial port is written to; None for none.
         paused: Define it and make the scratch layer, but don't run it.
+        conversion: How the scratch layer is made to boot on this host: ``auto`` (as the replica's profile says),
+            ``light``, ``v2v``, or ``none`` (as the source was).
     """
 
     point_id: UUID | None = None
     test_id: str | None = None
     serial_log: str | None = None
     paused: bool = False
+    conversion: str = "auto"
 
 
 class LayerWriter(Protocol):
