@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import stat
@@ -41,6 +42,10 @@ OWN = {
     "log": "/var/log/libvirt",
 }
 
+#: First ports for the displays of guests, of which each libvirtd takes a hundred: above libvirt's own, below those that
+#: the kernel gives to anybody.
+DISPLAYS = range(6000, 32600, 100)
+
 
 def prepare(directory: Path) -> None:
     """Make the directories that take the place of libvirt's own; those that are there stay as they are."""
@@ -49,9 +54,12 @@ def prepare(directory: Path) -> None:
         (directory / name).mkdir(mode=0o755, exist_ok=True)
     for configuration in Path(OWN["etc"]).glob("*.conf"):
         shutil.copy(configuration, directory / "etc")
+    first = secrets.choice(DISPLAYS)
     with (directory / "etc/qemu.conf").open("a") as settings:
         # A guest's own mount namespace would try to carry our mount over /dev/kvm along, and fail.
         settings.write("\nnamespaces = []\n")
+        # Two libvirtd that don't know of each other would give two guests the same port of the machine.
+        settings.write(f"remote_display_port_min = {first}\nremote_display_port_max = {first + 99}\n")
 
 
 def apart(directory: Path, script: str) -> list[str]:

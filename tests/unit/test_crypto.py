@@ -94,6 +94,7 @@ def test_an_envelope_opens_in_its_place_only() -> None:
         (bytes.fromhex("0101000000000003") + bytes(60), Reject.AGENT),
         (bytes.fromhex("0101020000000003fffe") + bytes(60), Reject.AGENT),
     ],
+    ids=["empty", "short", "zeros", "cut", "one-byte-less", "one-byte-more", "huge", "no-name", "no-text"],
 )
 def test_garbage_is_refused_by_its_reason(data: bytes, reason: Reject) -> None:
     refused(reason, data)
