@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.run import Run
 from bootpoint_common.units import MiB, format_size
+from bootpoint_worker import room
 from bootpoint_worker.context import Context
 from bootpoint_worker.definition import SourceDisk, build, selected
 from bootpoint_worker.hostinfo import info_as_json, unsupported
@@ -53,6 +55,7 @@ class Plan:
         duration_seconds: Expected duration; None as long as no run of the job has succeeded.
         replica: The standby VM as it is to be made.
         disks: The source's disks.
+        line: What the run has to wait for before it begins; None when nothing.
     """
 
     kind: str
@@ -61,6 +64,7 @@ class Plan:
     duration_seconds: float | None
     replica: Replica
     disks: tuple[SourceDisk, ...]
+    line: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the ``plan`` of ``run show``."""
@@ -79,7 +83,6 @@ class _Known:
     host: Host
     inventory: dict[str, Any] | None
     head_slots: frozenset[str]
-    points: int
     last_bytes: int | None
     last_seconds: float | None
 
@@ -100,13 +103,21 @@ def preflight(context: Context, found: Run, row: ReplicaRow) -> Plan:
     """
     if found.spec is None:
         raise error(Code.NO_SUCH_JOB, f"job {found.job_name} was deleted", job=found.job_name)
-    plan = check(context, read_json(found.spec), found.agent_id, row)
+    plan = check(context, read_json(found.spec), found.agent_id, row, since=found.due_at)
     with context.database.transaction() as connection:
         keep_definition(connection, plan.replica)
     return plan
 
 
-def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow, *, fresh: bool = False) -> Plan:
+def check(
+    context: Context,
+    spec: Spec,
+    agent_id: UUID,
+    row: ReplicaRow,
+    *,
+    fresh: bool = False,
+    since: datetime | None = None,
+) -> Plan:
     """Check one target of a job without a trace on the source, on the host, or in the job.
 
     Args:
@@ -115,6 +126,7 @@ def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow, *, fres
         agent_id: Its source.
         row: Its replica on the host; it need not be stored yet.
         fresh: Whether the source has just told its disks.
+        since: When the run was asked for; None when nobody runs.
 
     Returns:
         What a run would do.
@@ -134,11 +146,13 @@ def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow, *, fres
             previous = None if row.definition is None else from_json(row.definition)
             machine = (known.inventory or {}).get("machine")
             made = build(row.id, spec, wanted, disks=disks, machine=machine, info=info, previous=previous)
-            if known.points >= driver.point_limit:
-                raise _full_of_points(row, known.points)
+            with context.database.transaction() as connection:
+                line = room.look(
+                    connection, row.id, host=row.host, limit=wanted.points, most=driver.point_limit, since=since
+                )
             driver.create(made, dry_run=True)
             free = driver.free_bytes(made)
-        return _plan(known, wanted, made, disks, free)
+        return replace(_plan(known, wanted, made, disks, free), line=line)
     except BootpointError as problem:
         problem.job = spec.name
         problem.host = problem.host or row.host
@@ -187,12 +201,6 @@ def require_login(host: Host) -> None:
 def _known(connection: Connection, agent_id: UUID, row: ReplicaRow) -> _Known:
     agent = one(connection, "SELECT inventory FROM agent WHERE id = %s", agent_id)
     head = point.head_base(connection, row.id)
-    count = one(
-        connection,
-        "SELECT count(*) AS n FROM boot_point WHERE replica_id = %s AND state = 'committed'"
-        " AND consolidated_at IS NULL",
-        row.id,
-    )
     last = one(
         connection,
         "SELECT sum(d.changed_bytes)::bigint AS bytes, extract(epoch FROM r.ended_at - r.started_at)::float8 AS seconds"
@@ -205,7 +213,6 @@ def _known(connection: Connection, agent_id: UUID, row: ReplicaRow) -> _Known:
         host=hosts.get(connection, row.host_id),
         inventory=None if agent is None else agent["inventory"],
         head_slots=frozenset(disk.slot for disk in head.disks) if head is not None else frozenset(),
-        points=0 if count is None else count["n"],
         last_bytes=None if last is None else last["bytes"],
         last_seconds=None if last is None else last["seconds"],
     )
@@ -225,15 +232,6 @@ def _inspect(context: Context, host: Host, driver: Driver) -> HostInfo:
     if problem_found is not None:
         raise problem_found
     return info
-
-
-def _full_of_points(row: ReplicaRow, points: int) -> BootpointError:
-    return error(
-        Code.RETENTION_FULL,
-        f"the replica on {row.host} has {points} boot points, which is as many as that host can keep, and none may go",
-        host=row.host,
-        value=points,
-    )
 
 
 def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], free_bytes: int) -> Plan:
