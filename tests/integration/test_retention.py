@@ -12,6 +12,7 @@ import pytest
 
 from bootpoint_common.store import kept, outbox, reference
 from bootpoint_common.store.database import run as execute
+from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker import consolidation
 from bootpoint_worker.replica import replica_of
@@ -86,10 +87,14 @@ class Machine:
     def verify(self) -> None:
         """Let every point that is left be verified, and wait for it."""
         for point in self.fleet.points(self.job):
-            with self.fleet.database.transaction() as connection:
-                outbox.task(connection, "fake", "verify", point.id)
-            query = "SELECT 1 FROM boot_point WHERE id = %s AND verified_at IS NOT NULL AND damaged_at IS NULL"
-            self.fleet.wait_until(lambda query=query, point=point: self.fleet.row(query, point.id))  # type: ignore[misc]
+            self.verify_one(point)
+
+    def verify_one(self, point: Point) -> None:
+        """Let a point be verified, and wait for it."""
+        with self.fleet.database.transaction() as connection:
+            outbox.task(connection, "fake", "verify", point.id)
+        query = "SELECT 1 FROM boot_point WHERE id = %s AND verified_at IS NOT NULL AND damaged_at IS NULL"
+        self.fleet.wait_until(lambda: self.fleet.row(query, point.id))
 
     def pin(self, name: str) -> None:
         with self.fleet.database.transaction() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -45,23 +45,34 @@ _KEYS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run will do on one host.
+class Expected:
+    """What a run will do on one host, as far as the rows say.
 
     Attributes:
         kind: ``full`` or ``increment``.
         reason: Why it is a full copy: ``first``; None for an increment.
         changed_bytes: Expected bytes to write.
         duration_seconds: Expected duration; None as long as no run of the job has succeeded.
-        replica: The standby VM as it is to be made.
-        disks: The source's disks.
-        line: What the run has to wait for before it begins; None when nothing.
+        new_disks: Slots of disks that are copied in full.
     """
 
     kind: str
     reason: str | None
     changed_bytes: int
     duration_seconds: float | None
+    new_disks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Expected):
+    """What a run will do on one host that was asked.
+
+    Attributes:
+        replica: The standby VM as it is to be made.
+        disks: The source's disks.
+        line: What the run has to wait for before it begins; None when nothing.
+    """
+
     replica: Replica
     disks: tuple[SourceDisk, ...]
     line: str | None = None
@@ -234,14 +245,34 @@ def _inspect(context: Context, host: Host, driver: Driver) -> HostInfo:
     return info
 
 
-def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], free_bytes: int) -> Plan:
+def expected(connection: Connection, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Expected:
+    """Say what the next run will do, without asking anybody.
+
+    Raises:
+        BootpointError: Why it can't be said, such as ``agent_offline``: the source never told its disks.
+    """
+    known = _known(connection, agent_id, row)
+    return _expected(known, selected(spec, known.inventory, fresh=False))
+
+
+def _expected(known: _Known, disks: Sequence[SourceDisk]) -> Expected:
     fresh = [disk for disk in disks if disk.slot not in known.head_slots]
     first = len(fresh) == len(disks)
-    copied = sum(_copy_bytes(disk, target) for disk in fresh)
     written = sum(disk.size_bytes if disk.used_bytes is None else disk.used_bytes for disk in fresh)
-    increment = (
-        0 if first else max(INCREMENT_FLOOR * (len(disks) - len(fresh)), INCREMENT_FACTOR * (known.last_bytes or 0))
+    return Expected(
+        kind="full" if first else "increment",
+        reason="first" if first else None,
+        changed_bytes=written + (0 if first else known.last_bytes or 0),
+        duration_seconds=None if fresh else known.last_seconds,
+        new_disks=tuple(disk.slot for disk in fresh),
     )
+
+
+def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], free_bytes: int) -> Plan:
+    found = _expected(known, disks)
+    copied = sum(_copy_bytes(disk, target) for disk in disks if disk.slot in found.new_disks)
+    old = len(disks) - len(found.new_disks)
+    increment = max(INCREMENT_FLOOR * old, INCREMENT_FACTOR * (known.last_bytes or 0)) if old else 0
     if free_bytes < copied + increment:
         raise error(
             Code.HOST_FULL,
@@ -250,14 +281,7 @@ def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDi
             value=made.storage,
             host=target.host,
         )
-    return Plan(
-        kind="full" if first else "increment",
-        reason="first" if first else None,
-        changed_bytes=written + (0 if first else known.last_bytes or 0),
-        duration_seconds=None if fresh else known.last_seconds,
-        replica=made,
-        disks=tuple(disks),
-    )
+    return Plan(**asdict(found), replica=made, disks=tuple(disks))
 
 
 def _copy_bytes(disk: SourceDisk, target: Target) -> int:
