@@ -95,14 +95,14 @@ def _finish(call: Call, manifest: Manifest, merging: Merging) -> Manifest:
                 new.flush()
         with call.step("settle"):
             merging, manifest = _settle(call, manifest, merging, pairs)
+    with call.step("runbook"):
+        manifest = replace(manifest, runbook=runbook(manifest))
+        call.store(manifest)
     with call.step("clear"):
         for identity in merging.left:
             host.layers.pop(identity, None)
         merged = {**manifest.merged, merging.point.point_id: merging.into}
         manifest = replace(manifest, merging=None, merged=merged)
-        call.store(manifest)
-    with call.step("runbook"):
-        manifest = replace(manifest, runbook=runbook(manifest))
         call.store(manifest)
     return manifest
 
