@@ -48,6 +48,9 @@ _QUERIES: dict[str, str] = {
     "target_size_bytes": """
         SELECT h.name, s->>'name' AS storage, (s->>'size_bytes')::bigint AS value
         FROM host h, LATERAL jsonb_array_elements(h.info->'storages') AS s""",
+    "retention_blocked": """
+        SELECT y.job_name, h.name, y.retention_blocked::integer AS value FROM replica y JOIN host h ON h.id = y.host_id
+        WHERE y.state <> 'detached'""",
     "unprotected_disks": """
         SELECT a.name, count(*) FILTER (WHERE (i->>'eligible')::boolean AND NOT EXISTS (
             SELECT 1 FROM job j WHERE j.agent_id = a.id AND (j.spec #> '{source,disks}' = '"all"'

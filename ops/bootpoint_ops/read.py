@@ -135,10 +135,7 @@ def point_list(
             connection,
             "SELECT * FROM v_boot_point WHERE job = %s AND (%s::text IS NULL OR host = %s)"
             " AND (%s OR state <> 'aborted') ORDER BY instant DESC, host",
-            found.name,
-            host,
-            host,
-            every,
+            *(found.name, host, host, every),
         )
     )
     for item in items:
@@ -156,9 +153,9 @@ def point_id(connection: Connection, replica: jobs.ReplicaRow, name: str) -> UUI
         return replica.head
     found = one(
         connection,
-        "SELECT id FROM boot_point WHERE replica_id = %s AND name = %s ORDER BY sequence DESC",
-        replica.id,
-        name,
+        "SELECT id FROM boot_point WHERE replica_id = %s AND name = %s AND consolidated_at IS NULL"
+        " ORDER BY sequence DESC",
+        *(replica.id, name),
     )
     if found is None:
         raise error(

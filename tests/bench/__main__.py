@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import random
 import signal
+import statistics
 import sys
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case
+from tests.bench import case, life
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -20,7 +21,7 @@ LONGEST, LONGEST_QUICK = 2400, 600
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
-CASES = ("full", "increment", "memory", "backlog")
+CASES = ("full", "increment", "memory", "backlog", "life")
 
 
 def main() -> int:
@@ -39,7 +40,7 @@ def main() -> int:
         bench.grains = 5_000 if options.quick else 100_000
         if {"full", "increment"} & set(options.only):
             report.title += f" (zstd level 1 makes 1/{bench.disk.build():.2f} of it; mixed for 1/{RATIO})"
-        with rig(storage, [bench.disk.path, bench.huge, bench.waiting]) as made:
+        with rig(storage, [bench.disk.path, bench.huge, bench.waiting, bench.deep]) as made:
             for name in options.only:
                 getattr(bench, name)(made)
                 report.missing.remove(name)
@@ -68,6 +69,11 @@ class Bench:
     def waiting(self) -> Path:
         """The disk whose stream nobody reads."""
         return self.disk.path.with_name("waiting.raw")
+
+    @property
+    def deep(self) -> Path:
+        """The disk of the replica with as many points as it can have."""
+        return self.disk.path.with_name("deep.raw")
 
     def full(self, made: Rig) -> None:
         """Full copies against nbdcopy."""
@@ -103,6 +109,21 @@ class Bench:
         self.report.at_most("workers stopped: the stream holds", held.stream, held.credit, "MiB", "bar: the credit")
         growth = 2 * held.credit + 100
         self.report.at_most("workers stopped: the broker grows by", held.growth, growth, "MiB", "resident memory")
+
+    def life(self, made: Rig) -> None:
+        """Merging a point, committing and reading at the greatest depth."""
+        place = self.disk.path.parent  # a real file system: on tmpfs nothing has to become durable
+        merged = life.merge(made, place, self.rounds, self.rng)
+        beside = f"{len(merged.ratios)} rounds of {life.DELTA // MiB} MiB; {merged.ours:.2f} s, {merged.copy:.2f} s"
+        self.report.at_most("merging a point, time / cp and sync's", statistics.median(merged.ratios), 1.5, "", beside)
+        read = life.reading(made, place, self.rounds, self.rng)
+        beside = f"{len(read.ratios)} rounds of {life.SIZE // MiB} MiB; {read.deep:.2f} s, {read.flat:.2f} s"
+        self.report.at_least(f"reading at depth {life.DEPTH}, speed / a flat image's", read.ratios, 0.35, beside)
+        seconds = life.committing(made, self.deep, self.rounds, self.rng)
+        beside = f"{len(seconds)} commits, {min(seconds):.2f} to {max(seconds):.2f} s; bar in seconds"
+        self.report.at_most(
+            f"last seal to committed at depth {life.DEPTH}", statistics.median(seconds), 1.0, "", beside
+        )
 
 
 def _beside(results: case.Rounds, peer: str) -> str:

@@ -259,6 +259,32 @@ def test_an_abort_that_broke_off_is_finished_by_the_next_call(world: World, step
     assert world.content(first) == {b"1" * GRAIN}
 
 
+@pytest.mark.parametrize("fault", ["died", "power"])
+@pytest.mark.parametrize("step", STEPS["consolidate"])
+def test_a_merge_that_broke_off_is_finished_by_the_next(world: World, step: str, fault: str) -> None:
+    first, second, third = (world.point(data * GRAIN) for data in (b"1", b"2", b"3"))
+    if fault == "died":
+        world.host.fail_at("consolidate", step, Died())
+    else:
+        world.host.crash_at("consolidate", step, Random(1))
+    with pytest.raises((Died, BootpointError)):
+        world.target.consolidate(world.replica, first)
+    journal = world.journal()
+    listed = [point.point_id for point in journal.points]
+    assert listed in ([first, second, third], [second, third])
+    assert world.content(second) == {b"2" * GRAIN}
+    if journal.consolidating is not None:
+        assert _code(lambda: world.open(new_id())) == Code.BUSY
+    world.target.consolidate(world.replica, first)
+    journal = world.journal()
+    assert ([point.point_id for point in journal.points], journal.consolidating) == ([second, third], None)
+    assert (world.content(second), world.content(third)) == ({b"2" * GRAIN}, {b"3" * GRAIN})
+    manifest = world.host.manifest_of(world.replica.replica_id)
+    assert manifest is not None
+    assert len(manifest.runbook.splitlines()) == 3
+    assert set(world.host.layers) == manifest.layer_names()
+
+
 @pytest.mark.parametrize("step", STEPS["remove"])
 def test_a_remove_that_broke_off_is_finished_by_the_next(world: World, step: str) -> None:
     world.point(b"1" * GRAIN)

@@ -289,7 +289,7 @@ def bench(
             host_id = installation.add_host(host, settings={"point_limit": 100})
             disk = source(directory, rng, SIZE)
             installation.add_agent("erp", [disk])
-            job_id = installation.add_job("erp", "erp", {"system": disk}, host_id)
+            job_id = installation.add_job("erp", "erp", {"system": disk}, host_id, target={"points": 22})
             made = Bench(installation, broker, host, disk, job_id)
             made.protect()
             yield made

@@ -4,7 +4,8 @@ A state machine takes steps of a small world (`tests.model`) in any order, and a
 design are looked at:
 
 - G1, G2, G3, G7: every committed point shows exactly what its source held at its instant, whatever died since;
-- G4: when the faults end, every run ends, and the next run of each job commits;
+- G4: when the faults end, every run ends, and the next run of each job commits; then no more points are left than the
+  job keeps;
 - G5: no stream holds more than its credit;
 - G6: no message in the broker holds a plain grain.
 """
@@ -21,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from bootpoint_common.units import GRAIN
 from tests.conftest import SEED
-from tests.model.world import WINDOW, World
+from tests.model.world import POINTS, WINDOW, World
 from tests.service.faulty import Faults
 from tests.service.postgres import PostgresServer
 
@@ -31,6 +32,7 @@ STRIKES = [
     *(("open_writer", step) for step in ("fence", "serve", "done")),
     *(("commit", step) for step in ("fence", "check", "sync", "journal", "standby", "runbook", "done")),
     *(("abort", step) for step in ("fence", "journal", "layers", "done")),
+    *(("consolidate", step) for step in ("check", "mark", "merge", "sync", "settle", "clear", "runbook", "done")),
     *(("write", step) for step in ("called", "done")),
     *(("flush", step) for step in ("called", "done")),
 ]
@@ -191,7 +193,10 @@ class Protocol(RuleBasedStateMachine):
         if not hasattr(self, "world"):
             return
         expected = {point: content for agent in self.world.agents for point, content in agent.expected.items()}
-        for row in self.world.rows("SELECT id, replica_id, name FROM boot_point WHERE state = 'committed'"):
+        for row in self.world.rows(
+            "SELECT p.id, p.replica_id, p.name FROM boot_point p JOIN replica y ON y.id = p.replica_id WHERE"
+            " p.state = 'committed' AND p.consolidated_at IS NULL AND y.consolidating IS DISTINCT FROM p.id"
+        ):
             for slot, content in expected[row["id"]].items():
                 found = self.world.host.content(row["replica_id"], row["id"], slot)
                 assert found == content, f"{row['name']} disk {slot} differs from its source"
@@ -238,6 +243,23 @@ class Protocol(RuleBasedStateMachine):
         after = self.world.rows("SELECT id FROM boot_point WHERE state = 'committed'")
         assert len({row["id"] for row in after} - before) == len(self.world.agents), self._story()
         self.points_are_what_their_sources_were()
+        self._no_more_points_than_wanted()
+
+    def _no_more_points_than_wanted(self) -> None:
+        """Retention comes to its end as well, and the rows say what the host has."""
+        for _ in range(20):
+            self.world.pass_time()
+            self.world.reap()
+            self.settle(rounds=2)
+        listed = self.world.rows(
+            "SELECT y.id, array_agg(p.id ORDER BY p.sequence) AS points FROM replica y JOIN boot_point p"
+            " ON p.replica_id = y.id AND p.state = 'committed' AND p.consolidated_at IS NULL GROUP BY y.id"
+        )
+        for row in listed:
+            manifest = self.world.host.manifest_of(row["id"])
+            assert manifest is not None
+            assert [point.point_id for point in manifest.points] == row["points"], self._story()
+            assert len(row["points"]) <= POINTS, self._story()
 
     def _until_quiet(self) -> None:
         for _ in range(60):

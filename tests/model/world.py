@@ -38,6 +38,9 @@ from bootpoint_worker.slice import Slice
 from bootpoint_worker.targets.fake_host import FakeHost
 from tests.model.source import MACHINE, ModelAgent
 
+#: Points that each job keeps: so few that some go in most sequences.
+POINTS = 3
+
 #: Credit of a stream: a few grains, so that it matters.
 WINDOW = 5 * GRAIN
 
@@ -132,7 +135,11 @@ class World:
     def _add_job(self, agent: ModelAgent, host_id: UUID) -> int:
         disks = [{"slot": slot, "id": f"file:{path}"} for slot, path in agent.disks.items()]
         spec = jobs.read_json(
-            {"name": agent.name, "source": {"agent": agent.name, "disks": disks}, "target": [{"host": "h"}]}
+            {
+                "name": agent.name,
+                "source": {"agent": agent.name, "disks": disks},
+                "target": [{"host": "h", "points": POINTS}],
+            }
         )
         with self.database.transaction() as connection:
             row = one(
@@ -190,6 +197,7 @@ class World:
             execute(connection, "UPDATE outbox SET not_before = now()")
             for table in ("run", "boot_point", "boot_point_disk"):
                 execute(connection, f"UPDATE {table} SET enqueued_at = enqueued_at - interval '1 hour'")
+            execute(connection, "UPDATE replica SET consolidation_enqueued_at = NULL")
         for agent in self.agents:
             agent.pass_time()
 

@@ -213,7 +213,7 @@ class Fleet:
             found = rows(
                 connection,
                 "SELECT p.id FROM boot_point p JOIN replica y ON y.id = p.replica_id"
-                " WHERE y.job_id = %s AND p.state = 'committed' ORDER BY p.sequence",
+                " WHERE y.job_id = %s AND p.state = 'committed' AND p.consolidated_at IS NULL ORDER BY p.sequence",
                 job_id,
             )
             read = [point.get(connection, row["id"]) for row in found]

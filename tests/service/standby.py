@@ -98,7 +98,7 @@ class Protected:
         found = self.fleet.rows(
             "SELECT p.run_uid, d.slot, d.layer FROM boot_point p JOIN boot_point_disk d ON d.point_id = p.id"
             " JOIN replica y ON y.id = p.replica_id WHERE y.job_id = %s AND p.state = 'committed'"
-            " ORDER BY p.sequence, d.slot",
+            " AND p.consolidated_at IS NULL ORDER BY p.sequence, d.slot",
             self.job,
         )
         for row in found:

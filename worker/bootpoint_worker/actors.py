@@ -21,6 +21,7 @@ from bootpoint_common.store.outbox import Task
 from .abort import abort
 from .admission import prepare
 from .commit import commit
+from .consolidation import consolidate
 from .context import Context
 from .opening import open_point
 from .replicate import replicate
@@ -42,6 +43,7 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "replicate": replicate,
     "commit": commit,
     "abort": abort,
+    "consolidate": consolidate,
     "verify": verify,
     "request": answer_request,
 }

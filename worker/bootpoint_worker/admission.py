@@ -23,6 +23,7 @@ from bootpoint_common.store.run import Run
 from .context import Context
 from .definition import run_disks
 from .preflight import Plan, preflight
+from .room import waiting_line
 
 _log = logging.getLogger(__name__)
 
@@ -48,7 +49,13 @@ def prepare(context: Context, run_uid: UUID) -> None:
             runs.end(connection, run_uid, problem, actor="worker")
         return
     with context.database.transaction() as connection:
-        _begin(connection, run_uid, plans)
+        lines = [(replica, plan.line) for replica, plan in zip(replicas, plans, strict=True) if plan.line is not None]
+        for replica, _line in lines:
+            outbox.task(connection, replica.pool, "consolidate", replica.id)
+        if lines:
+            _wait(connection, found, lines[0][1] or "")
+        else:
+            _begin(connection, run_uid, plans)
 
 
 def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
@@ -59,9 +66,20 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
         " ORDER BY h.id FOR UPDATE OF h",
         run_uid,
     )
+    # Before the run, as everywhere; a merge looks at the run under this lock, so one of the two sees the other.
+    merging = rows(
+        connection,
+        "SELECT h.name AS host, y.consolidating FROM run_target t JOIN replica y ON y.id = t.replica_id"
+        " JOIN host h ON h.id = y.host_id WHERE t.run_uid = %s ORDER BY y.id FOR UPDATE OF y",
+        run_uid,
+    )
     found = runs.get(connection, run_uid, lock=True)
     if found is None or found.state != "waiting":
         return
+    for target in merging:
+        if target["consolidating"] is not None:
+            _wait(connection, found, waiting_line(connection, target["consolidating"], target["host"]))
+            return
     for on in hosts:
         taken = one_row(
             connection,
@@ -89,7 +107,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
 
 
 def _wait(connection: Connection, found: Run, line: str) -> None:
-    run(connection, "UPDATE run SET line = %s WHERE uid = %s", line, found.uid)
+    run(connection, "UPDATE run SET line = %s WHERE uid = %s AND state = 'waiting'", line, found.uid)
     outbox.task(connection, found.pool, "prepare", found.uid, delay=LINE_SECONDS)
 
 

@@ -24,6 +24,7 @@ from bootpoint_common.store.database import Connection, one, one_row, run
 from bootpoint_common.store.point import Point, PointDisk, State
 from bootpoint_common.units import GRAIN
 
+from . import consolidation, entropy
 from .context import Context
 from .replica import replica_of
 from .step import delete_streams, find, later, note_wait, under_claim
@@ -66,9 +67,12 @@ def _commit(context: Context, held: Claim, found: Point) -> None:
         if journal is None or all(known.point_id != found.id for known in journal.points):
             _read_back(context, held, target, replica, found)
         done = target.commit(replica, _sealed(found, disks))
+        most = target.point_limit
     held.assert_held()
     with context.database.transaction() as connection:
         _committed(connection, held, found, done)
+        entropy.watch(connection, found)
+        consolidation.after(connection, found.replica_id, most=most)
         if journal is not None:
             _note_standby(connection, found, journal)
     delete_streams(context, disks)
@@ -142,6 +146,8 @@ def _sealed(found: Point, disks: list[PointDisk]) -> CommitPoint:
 
 
 def _committed(connection: Connection, held: Claim, found: Point, done: JournalPoint) -> None:
+    if found.base is not None:
+        point.get(connection, found.base, lock=True)  # the entropy watch may pin it
     point.get(connection, found.id, lock=True)
     check(connection, "replica", found.replica_id, held.number)
     transition.committed(connection, found, {disk.slot: disk.stored_bytes for disk in done.disks})

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.run import Run
 from bootpoint_common.units import MiB, format_size
+from bootpoint_worker import room
 from bootpoint_worker.context import Context
 from bootpoint_worker.definition import SourceDisk, build, selected
 from bootpoint_worker.hostinfo import info_as_json, unsupported
@@ -43,24 +45,37 @@ _KEYS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What a run will do on one host.
+class Expected:
+    """What a run will do on one host, as far as the rows say.
 
     Attributes:
         kind: ``full`` or ``increment``.
         reason: Why it is a full copy: ``first``; None for an increment.
         changed_bytes: Expected bytes to write.
         duration_seconds: Expected duration; None as long as no run of the job has succeeded.
-        replica: The standby VM as it is to be made.
-        disks: The source's disks.
+        new_disks: Slots of disks that are copied in full.
     """
 
     kind: str
     reason: str | None
     changed_bytes: int
     duration_seconds: float | None
+    new_disks: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan(Expected):
+    """What a run will do on one host that was asked.
+
+    Attributes:
+        replica: The standby VM as it is to be made.
+        disks: The source's disks.
+        line: What the run has to wait for before it begins; None when nothing.
+    """
+
     replica: Replica
     disks: tuple[SourceDisk, ...]
+    line: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the ``plan`` of ``run show``."""
@@ -79,7 +94,6 @@ class _Known:
     host: Host
     inventory: dict[str, Any] | None
     head_slots: frozenset[str]
-    points: int
     last_bytes: int | None
     last_seconds: float | None
 
@@ -100,13 +114,21 @@ def preflight(context: Context, found: Run, row: ReplicaRow) -> Plan:
     """
     if found.spec is None:
         raise error(Code.NO_SUCH_JOB, f"job {found.job_name} was deleted", job=found.job_name)
-    plan = check(context, read_json(found.spec), found.agent_id, row)
+    plan = check(context, read_json(found.spec), found.agent_id, row, since=found.due_at)
     with context.database.transaction() as connection:
         keep_definition(connection, plan.replica)
     return plan
 
 
-def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow, *, fresh: bool = False) -> Plan:
+def check(
+    context: Context,
+    spec: Spec,
+    agent_id: UUID,
+    row: ReplicaRow,
+    *,
+    fresh: bool = False,
+    since: datetime | None = None,
+) -> Plan:
     """Check one target of a job without a trace on the source, on the host, or in the job.
 
     Args:
@@ -115,6 +137,7 @@ def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow, *, fres
         agent_id: Its source.
         row: Its replica on the host; it need not be stored yet.
         fresh: Whether the source has just told its disks.
+        since: When the run was asked for; None when nobody runs.
 
     Returns:
         What a run would do.
@@ -134,11 +157,13 @@ def check(context: Context, spec: Spec, agent_id: UUID, row: ReplicaRow, *, fres
             previous = None if row.definition is None else from_json(row.definition)
             machine = (known.inventory or {}).get("machine")
             made = build(row.id, spec, wanted, disks=disks, machine=machine, info=info, previous=previous)
-            if known.points >= driver.point_limit:
-                raise _full_of_points(row, known.points)
+            with context.database.transaction() as connection:
+                line = room.look(
+                    connection, row.id, host=row.host, limit=wanted.points, most=driver.point_limit, since=since
+                )
             driver.create(made, dry_run=True)
             free = driver.free_bytes(made)
-        return _plan(known, wanted, made, disks, free)
+        return replace(_plan(known, wanted, made, disks, free), line=line)
     except BootpointError as problem:
         problem.job = spec.name
         problem.host = problem.host or row.host
@@ -187,12 +212,6 @@ def require_login(host: Host) -> None:
 def _known(connection: Connection, agent_id: UUID, row: ReplicaRow) -> _Known:
     agent = one(connection, "SELECT inventory FROM agent WHERE id = %s", agent_id)
     head = point.head_base(connection, row.id)
-    count = one(
-        connection,
-        "SELECT count(*) AS n FROM boot_point WHERE replica_id = %s AND state = 'committed'"
-        " AND consolidated_at IS NULL",
-        row.id,
-    )
     last = one(
         connection,
         "SELECT sum(d.changed_bytes)::bigint AS bytes, extract(epoch FROM r.ended_at - r.started_at)::float8 AS seconds"
@@ -205,7 +224,6 @@ def _known(connection: Connection, agent_id: UUID, row: ReplicaRow) -> _Known:
         host=hosts.get(connection, row.host_id),
         inventory=None if agent is None else agent["inventory"],
         head_slots=frozenset(disk.slot for disk in head.disks) if head is not None else frozenset(),
-        points=0 if count is None else count["n"],
         last_bytes=None if last is None else last["bytes"],
         last_seconds=None if last is None else last["seconds"],
     )
@@ -227,23 +245,34 @@ def _inspect(context: Context, host: Host, driver: Driver) -> HostInfo:
     return info
 
 
-def _full_of_points(row: ReplicaRow, points: int) -> BootpointError:
-    return error(
-        Code.RETENTION_FULL,
-        f"the replica on {row.host} has {points} boot points, which is as many as that host can keep, and none may go",
-        host=row.host,
-        value=points,
+def expected(connection: Connection, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Expected:
+    """Say what the next run will do, without asking anybody.
+
+    Raises:
+        BootpointError: Why it can't be said, such as ``agent_offline``: the source never told its disks.
+    """
+    known = _known(connection, agent_id, row)
+    return _expected(known, selected(spec, known.inventory, fresh=False))
+
+
+def _expected(known: _Known, disks: Sequence[SourceDisk]) -> Expected:
+    fresh = [disk for disk in disks if disk.slot not in known.head_slots]
+    first = len(fresh) == len(disks)
+    written = sum(disk.size_bytes if disk.used_bytes is None else disk.used_bytes for disk in fresh)
+    return Expected(
+        kind="full" if first else "increment",
+        reason="first" if first else None,
+        changed_bytes=written + (0 if first else known.last_bytes or 0),
+        duration_seconds=None if fresh else known.last_seconds,
+        new_disks=tuple(disk.slot for disk in fresh),
     )
 
 
 def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], free_bytes: int) -> Plan:
-    fresh = [disk for disk in disks if disk.slot not in known.head_slots]
-    first = len(fresh) == len(disks)
-    copied = sum(_copy_bytes(disk, target) for disk in fresh)
-    written = sum(disk.size_bytes if disk.used_bytes is None else disk.used_bytes for disk in fresh)
-    increment = (
-        0 if first else max(INCREMENT_FLOOR * (len(disks) - len(fresh)), INCREMENT_FACTOR * (known.last_bytes or 0))
-    )
+    found = _expected(known, disks)
+    copied = sum(_copy_bytes(disk, target) for disk in disks if disk.slot in found.new_disks)
+    old = len(disks) - len(found.new_disks)
+    increment = max(INCREMENT_FLOOR * old, INCREMENT_FACTOR * (known.last_bytes or 0)) if old else 0
     if free_bytes < copied + increment:
         raise error(
             Code.HOST_FULL,
@@ -252,14 +281,7 @@ def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDi
             value=made.storage,
             host=target.host,
         )
-    return Plan(
-        kind="full" if first else "increment",
-        reason="first" if first else None,
-        changed_bytes=written + (0 if first else known.last_bytes or 0),
-        duration_seconds=None if fresh else known.last_seconds,
-        replica=made,
-        disks=tuple(disks),
-    )
+    return Plan(**asdict(found), replica=made, disks=tuple(disks))
 
 
 def _copy_bytes(disk: SourceDisk, target: Target) -> int:

@@ -9,7 +9,7 @@ import logging
 from uuid import UUID
 
 from bootpoint_common.errors import Code, error
-from bootpoint_common.store import outbox, point
+from bootpoint_common.store import kept, outbox, point
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Row, one, rows, run
 from bootpoint_common.store.point import State
@@ -45,6 +45,7 @@ def reap(context: Context) -> None:
         _enqueue_runs(connection)
         _enqueue_points(connection)
         _enqueue_disks(connection)
+        _enqueue_merges(connection)
         _tell_again(connection)
         _expire_runs(connection)
         _forget_requests(connection)
@@ -111,6 +112,25 @@ def _enqueue_disks(connection: Connection) -> None:
     )
     for row in found:
         outbox.task(connection, row["pool"], "replicate", row["id"])
+
+
+def _enqueue_merges(connection: Connection) -> None:
+    """Replicas with more points than their job keeps, or with one that is half merged, and nothing else under way."""
+    found = rows(
+        connection,
+        "UPDATE replica y SET consolidation_enqueued_at = now() FROM host h"
+        " WHERE h.id = y.host_id AND y.state = 'ok' AND y.writer_until < now()"
+        " AND (y.consolidation_enqueued_at IS NULL"
+        "  OR y.consolidation_enqueued_at < now() - make_interval(secs => %s))"
+        " AND NOT EXISTS (SELECT 1 FROM boot_point p WHERE p.replica_id = y.id"
+        "  AND p.state NOT IN ('committed', 'aborted'))"
+        " AND (y.consolidating IS NOT NULL OR y.frozen IS NULL AND (SELECT count(*) FROM boot_point p"
+        "  WHERE p.replica_id = y.id AND p.state = 'committed' AND p.consolidated_at IS NULL)"
+        f"  > (SELECT {kept.WANTED} FROM job j WHERE j.id = y.job_id)) RETURNING y.id, y.pool",
+        RESEND_SECONDS,
+    )
+    for row in found:
+        outbox.task(connection, row["pool"], "consolidate", row["id"])
 
 
 def _tell_again(connection: Connection) -> None:

@@ -239,6 +239,7 @@ def _preflight(context: Context, request: Request) -> dict[str, Any]:
     vm = plan.replica
     return {
         **plan.as_json(),
+        "line": plan.line,
         "vm": {
             "name": vm.vm_name,
             "cpus": vm.cpus,

@@ -35,6 +35,7 @@ class Run:
     message: str | None
     hint: str | None
     last_breath: bool
+    due_at: datetime
     expires_at: datetime | None
     spec: dict[str, Any] | None
 

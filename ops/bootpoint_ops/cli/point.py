@@ -46,10 +46,11 @@ def list_(job: str, host: str | None, *, every: bool) -> None:
             format_size(item["changed_bytes"]),
             "yes" if item["verified_at"] else "no",
             (item["boot"] or {}).get("verdict"),
+            ", ".join((["pinned"] if item["pinned"] else []) + (["in use"] if item["in_use_by"] else [])),
         )
         for item in found["items"]
     ]
-    columns = ("NAME", "HOST", "STATE", "KIND", "LEVEL", ">CHANGED", "VERIFIED", "BOOT")
+    columns = ("NAME", "HOST", "STATE", "KIND", "LEVEL", ">CHANGED", "VERIFIED", "BOOT", "KEPT")
     emit(
         found,
         table(columns, lines, empty=f"job {found['job']} has no boot points yet: `bootpoint job run {found['job']}`"),
@@ -103,9 +104,17 @@ def _show(item: dict[str, Any]) -> None:
             ("digest", item["read_digest"]),
             ("verified", item["verified_at"]),
         ),
-        *(("damaged", item["damaged_at"]), ("disks", "\n".join(disks))),
+        *(("damaged", item["damaged_at"]), ("pinned", _pin_line(item["pinned"]))),
+        ("in use by", "\n".join(f"{use['kind']} {use['holder']}" for use in item["in_use_by"])),
+        ("disks", "\n".join(disks)),
     ]
     emit(item, fields(shown))
+
+
+def _pin_line(pin: dict[str, Any] | None) -> str | None:
+    if pin is None:
+        return None
+    return f"by {pin['user']}: {pin['reason']}" + (f", until {pin['until']}" if pin["until"] else "")
 
 
 @point.command()

@@ -11,7 +11,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_ops.cli import agent, disk, host, job, point, process, run, vm
+from bootpoint_ops.cli import agent, disk, host, job, pin, plan, point, process, run, vm
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, usage
 
 
@@ -70,6 +70,10 @@ def _database_problem(away: Exception) -> BootpointError:
 def main() -> None:
     """Keep inactive, bootable copies of machines on hypervisor hosts, and prove them."""
 
+
+job.job.add_command(plan.plan)
+point.point.add_command(pin.pin)
+point.point.add_command(pin.unpin)
 
 for _command in (
     *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),

@@ -221,6 +221,7 @@ class Journal:
         open_layers: Its layers.
         standby: ``off``, ``running`` or ``test``.
         drift: What shows that the standby was started outside bootpoint; None when nothing does.
+        consolidating: The point that is being merged into its successor, and is no longer among the points.
     """
 
     replica_id: UUID
@@ -233,6 +234,7 @@ class Journal:
     open_layers: tuple[Layer, ...] = ()
     standby: str = "off"
     drift: str | None = None
+    consolidating: UUID | None = None
 
     @property
     def head(self) -> JournalPoint | None:
@@ -415,7 +417,7 @@ class Target(Protocol):
 
         Raises:
             RetryableError: ``base_mismatch`` when ``base_point_id`` isn't the journal's head; ``point_open``
-                when another point is open.
+                when another point is open; ``busy`` while a point is half merged.
             FatalError: ``host_full``; ``disk_changed`` when a disk is smaller than the head's.
             RefusedError: ``epoch_stale`` when the journal has a later epoch.
         """
@@ -451,6 +453,26 @@ class Target(Protocol):
 
         Does nothing to a committed point, nor when the host's open layers are others: a late abort touches
         nothing else.
+        """
+
+    def consolidate(self, replica: Replica, point_id: UUID) -> JournalPoint:
+        """Remove a committed point by merging it with its successor, which shows the same bytes at every moment.
+
+        From the first byte that is moved the journal doesn't list the point any more; `open` is refused with
+        ``busy`` until all is done. Called again it goes on where it broke off; called for a point that was merged
+        before, it only says which point holds its content now. One that another call left half merged is finished
+        first.
+
+        Returns:
+            The successor as it is now: its disks may have other identities and stored sizes.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+            RefusedError: ``point_in_use``: it is the head, or something stands on it or runs above it; nothing has
+                changed.
+            RetryableError: ``point_open``: a point is open; ``busy``: somebody reads it, or the host still works on
+                it. `inspect` tells whether it has begun.
+            FatalError: ``host_full``.
         """
 
     def remove(self, replica: Replica) -> None:

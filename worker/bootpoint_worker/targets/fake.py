@@ -12,7 +12,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from bootpoint_common.errors import Code, Fenced, error
-from bootpoint_worker.targets import fake_point
+from bootpoint_worker.targets import fake_merge, fake_point
 from bootpoint_worker.targets import fake_standby as standby
 from bootpoint_worker.targets.base import (
     CommitPoint,
@@ -205,6 +205,11 @@ class FakeTarget:
                 call.store(manifest)
             with call.step("layers"):
                 fake_point.sweep(call, manifest)
+
+    def consolidate(self, replica: Replica, point_id: UUID) -> JournalPoint:
+        """Remove a committed point by merging it with its successor."""
+        with calling(self._session, "consolidate", replica) as call:
+            return fake_merge.consolidate(call, point_id)
 
     def remove(self, replica: Replica) -> None:
         """Remove the standby VM, all its points and the journal."""

@@ -24,6 +24,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "open_reader": ("called", "done"),
     "commit": ("called", "fence", "check", "sync", "journal", "standby", "runbook", "done"),
     "abort": ("called", "fence", "journal", "layers", "done"),
+    "consolidate": ("called", "check", "mark", "merge", "sync", "settle", "runbook", "clear", "done"),
     "remove": ("called", "standby", "mark", "layers", "journal", "done"),
     "start": ("called", "scratch", "define", "run", "done"),
     "stop": ("called", "end", "scratch", "done"),

@@ -23,6 +23,23 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Merging:
+    """A point on its way into its successor.
+
+    Attributes:
+        point: The point that goes.
+        into: Id of the successor.
+        settled: Whether the journal names the successor by its new layers.
+        left: Layers that nothing needs once that is so.
+    """
+
+    point: JournalPoint
+    into: UUID
+    settled: bool = False
+    left: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Manifest:
     """The journal of a replica as the fake host stores it.
 
@@ -40,6 +57,8 @@ class Manifest:
         branches: Scratch layers with changes that were set aside.
         runbook: Text of the runbook.
         removing: `remove` has begun: the replica is gone, its files may still be there.
+        merging: The point that is being merged into its successor.
+        merged: Which point every merged one went into.
     """
 
     replica: Replica
@@ -55,6 +74,8 @@ class Manifest:
     branches: tuple[Branch, ...] = ()
     runbook: str = ""
     removing: bool = False
+    merging: Merging | None = None
+    merged: Mapping[UUID, UUID] = field(default_factory=dict)
 
     @property
     def head(self) -> JournalPoint | None:
@@ -65,6 +86,12 @@ class Manifest:
         """Return a committed point; None when there is none of that id."""
         return next((point for point in self.points if point.point_id == point_id), None)
 
+    def heir(self, point_id: UUID) -> JournalPoint | None:
+        """Return the point that holds what a merged one held; None when that one was never merged."""
+        while point_id in self.merged:
+            point_id = self.merged[point_id]
+        return self.point(point_id)
+
     def test_name(self, test_id: str) -> str:
         """Return the name of a test VM."""
         return f"{self.replica.vm_name}-test-{test_id}"
@@ -74,6 +101,8 @@ class Manifest:
         names = {disk.identity for point in self.points for disk in point.disks}
         names.update(layer.identity for layer in self.open_layers)
         names.update(self.scratch.values())
+        if self.merging is not None:
+            names.update(self.merging.left, (disk.identity for disk in self.merging.point.disks))
         for layers in (*self.tests.values(), *(branch.layers for branch in self.branches)):
             names.update(layers.values())
         return names
@@ -97,6 +126,7 @@ class Manifest:
             open_layers=self.open_layers,
             standby="running" if running else "test" if tested else "off",
             drift=self._drift(running=running, written=written),
+            consolidating=self.merging.point.point_id if self.merging is not None else None,
         )
 
     def _drift(self, *, running: bool, written: bool) -> str | None:

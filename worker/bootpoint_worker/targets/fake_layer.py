@@ -135,6 +135,18 @@ class FakeLayer:
         self._unflushed = [] if power else left
         self._data_grains = sum(grain is not ZERO for grain in self._visible.values())
 
+    def absorb(self, overlay: FakeLayer) -> None:
+        """Take over what a layer above it holds; visible at once, durable after `flush`.
+
+        The only write that a committed point's file ever sees: its point is no longer listed by then.
+        """
+        self.size_bytes = overlay.size_bytes
+        for number, grain in overlay._visible.items():
+            length = min(GRAIN, self.size_bytes - number * GRAIN)
+            write = _Write(number * GRAIN, length, grain and grain[:length])
+            self._unflushed.append(write)
+            self._apply(self._visible, write)
+
     def read(self, offset: int, length: int) -> bytes:
         """Return what it shows; the range lies inside the disk."""
         parts = []

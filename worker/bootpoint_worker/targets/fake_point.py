@@ -39,6 +39,8 @@ def check_open(call: Call, manifest: Manifest, point: OpenPoint) -> None:
     if manifest.open_point_id is not None:
         message = f"boot point {manifest.open_point_id} is open"
         raise error(Code.POINT_OPEN, message, value=manifest.open_point_id, job=job, host=host)
+    if manifest.merging is not None:
+        raise error(Code.BUSY, f"{manifest.merging.point.name} is being merged", job=job, host=host)
     head = manifest.head.point_id if manifest.head is not None else None
     if point.base_point_id != head:
         message = f"the head is {head}, and the increment stands on {point.base_point_id}"

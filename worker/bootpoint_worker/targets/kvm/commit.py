@@ -102,12 +102,7 @@ def _check(host: Host, place: Place, replica: Replica, file: str) -> None:
 
 
 def _entry(place: Place, point: CommitPoint, opened: journal.OpenEntry) -> journal.PointEntry:
-    files = [layer.file for layer in opened.layers]
-    said = place.run("lengths", *files, what="measure layers").text
-    stored = {}
-    for line in said.splitlines():
-        _length, blocks, block, name = line.split(" ", 3)
-        stored[name] = int(blocks) * int(block)
+    stored = place.stored_bytes([layer.file for layer in opened.layers])
     return journal.PointEntry(
         point_id=point.point_id,
         name=point.name,

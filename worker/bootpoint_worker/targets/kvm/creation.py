@@ -200,4 +200,5 @@ def _stems(manifest: journal.Manifest) -> set[str]:
     stems = {disk.disk_name for disk in manifest.replica.disks}
     layers = [disk.file for point in manifest.points for disk in point.disks]
     layers += [layer.file for layer in manifest.open.layers] if manifest.open else []
+    layers += [disk.file for disk in manifest.consolidating.point.disks] if manifest.consolidating else []
     return stems | {file.rsplit(".", 2)[0] for file in layers}

@@ -97,6 +97,19 @@ class Hypervisor:
                 found.append((VirtualMachine(machine.name(), machine.UUIDString(), state, replica_id), mark))
         return found
 
+    def running_disks(self) -> dict[str, list[str]]:
+        """Return the disks' files of every VM that runs, by its name."""
+        libvirt = self._module()
+        found = {}
+        with self.connection() as connection:
+            for machine in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                try:
+                    found[machine.name()] = domain.disk_files(machine.XMLDesc())
+                except libvirt.libvirtError as exc:
+                    if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # else it ended since it was listed
+                        raise
+        return found
+
     def state(self, name: str) -> tuple[str, str] | None:
         """Return whether a VM is ``running`` or ``off``, and its persistent definition; None when there is none."""
         libvirt = self._module()

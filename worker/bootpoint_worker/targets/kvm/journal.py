@@ -33,6 +33,9 @@ SCHEMA = 1
 #: Aborted points that are remembered, so that a late writer is told that it was fenced.
 ABORTED_KEPT = 32
 
+#: Merged points that are remembered, so that a worker that comes again learns which point holds what it merged.
+MERGED_KEPT = 64
+
 #: Digest of a manifest that isn't there, as the scripts compare it.
 ABSENT = "absent"
 
@@ -123,6 +126,29 @@ class Branch(msgspec.Struct, frozen=True):
     kept_at: datetime
 
 
+class Merging(msgspec.Struct, frozen=True):
+    """A point on its way into its successor; it isn't among the points any more, for it can't be started.
+
+    Attributes:
+        point: The point that goes; its files get the successor's content.
+        into: The successor.
+        settled: Whether the journal names the successor by its new files.
+        left: Files that nothing needs once that is so, each with the one that reads alike, if there is one.
+    """
+
+    point: PointEntry
+    into: UUID
+    settled: bool = False
+    left: tuple[tuple[str, str | None], ...] = ()
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """A point that is gone, and the one that it was merged into."""
+
+    point_id: UUID
+    into: UUID
+
+
 class Manifest(msgspec.Struct, frozen=True):
     """All of it.
 
@@ -136,6 +162,8 @@ class Manifest(msgspec.Struct, frozen=True):
         tests: Test VMs.
         branches: Kept scratch layers.
         aborted: The last aborted points.
+        consolidating: The point that is being merged into its successor.
+        merged: The last points that were.
     """
 
     replica: base.Replica
@@ -147,6 +175,8 @@ class Manifest(msgspec.Struct, frozen=True):
     tests: tuple[Machine, ...] = ()
     branches: tuple[Branch, ...] = ()
     aborted: tuple[UUID, ...] = ()
+    consolidating: Merging | None = None
+    merged: tuple[Merged, ...] = ()
     schema: int = SCHEMA
 
     @property
@@ -157,6 +187,18 @@ class Manifest(msgspec.Struct, frozen=True):
     def point(self, point_id: UUID) -> PointEntry | None:
         """Return a committed point, or None."""
         return next((point for point in self.points if point.point_id == point_id), None)
+
+    def was_committed(self, point_id: UUID) -> bool:
+        """Tell whether a point is committed, or was until it was merged."""
+        merging = self.consolidating is not None and self.consolidating.point.point_id == point_id
+        return merging or self.point(point_id) is not None or any(old.point_id == point_id for old in self.merged)
+
+    def heir(self, point_id: UUID) -> PointEntry | None:
+        """Return the point that holds what a merged one held; None when that one was never merged, or it is gone."""
+        into = {old.point_id: old.into for old in self.merged}
+        while point_id in into:
+            point_id = into.pop(point_id)
+        return self.point(point_id)
 
     def test(self, test_id: str) -> Machine | None:
         """Return a test VM, or None."""
@@ -237,6 +279,7 @@ def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Jou
         points=tuple(describe_point(point) for point in manifest.points),
         open_point_id=manifest.open.point_id if manifest.open else None,
         open_layers=describe_layers(manifest.open) if manifest.open else (),
+        consolidating=manifest.consolidating.point.point_id if manifest.consolidating else None,
         standby=standby,
         drift=drift,
     )

@@ -64,6 +64,13 @@ def _admit(host: Host, replica: Replica, manifest: journal.Manifest, point: Open
             job=replica.job,
             host=host.name,
         )
+    if manifest.consolidating is not None:
+        raise error(
+            Code.BUSY,
+            f"{manifest.consolidating.point.name} of {replica.vm_name} is being merged on host {host.name}",
+            job=replica.job,
+            host=host.name,
+        )
     if (head.point_id if head else None) != point.base_point_id:
         raise error(
             Code.BASE_MISMATCH,
@@ -129,7 +136,7 @@ def abort_point(host: Host, replica: Replica, point_id: UUID, layers: Sequence[L
 
 def _abort(host: Host, place: Place, replica: Replica, point_id: UUID, layers: Sequence[Layer]) -> None:
     before = host.read(place, replica)
-    if before is None or before.manifest.point(point_id) is not None:
+    if before is None or before.manifest.was_committed(point_id):
         return
     manifest = before.manifest
     named = {layer.identity for layer in layers}
@@ -148,6 +155,7 @@ def _abort(host: Host, place: Place, replica: Replica, point_id: UUID, layers: S
         # An abort that was interrupted after the journal forgot the point: only its own files may be left.
         known = {disk.file for point in manifest.points for disk in point.disks}
         known |= {layer.file for layer in manifest.open.layers} if manifest.open else set()
+        known |= {disk.file for disk in manifest.consolidating.point.disks} if manifest.consolidating else set()
         if left := {layer.identity for layer in layers if layer.point_id == point_id} - known:
             place.run("discard", before.digest, "same", *pairs(left), what=what)
     host.step("abort:done")

@@ -117,7 +117,9 @@ class Place:
             )
         return check(self.session, result, what)
 
-    def operate(self, operation: str, command: Sequence[str], *, timeout: float, what: str) -> tuple[int, str]:
+    def operate(
+        self, operation: str, command: Sequence[str], *, timeout: float, what: str, before: Snapshot | None = None
+    ) -> tuple[int, str]:
         """Run a long command that outlives this connection, and wait for its end.
 
         Called again with the same id it finds the command running or ended.
@@ -127,16 +129,19 @@ class Place:
             command: Program and arguments; the working directory is the replica's.
             timeout: Seconds; past it the command goes on, and the next call finds it.
             what: What it does, to be read after "could not".
+            before: Given, it is started only if the journal is still this one.
 
         Returns:
             Exit code, and what it printed (the last 64 KiB).
 
         Raises:
+            Changed: Somebody else changed the journal.
             RetryableError: ``busy``: it still runs; ``host_unreachable``.
         """
+        digest = "any" if before is None else before.digest
         polls = max(1, round(timeout / 4))
         for _ in range(RESTARTS):
-            self.run("operation_begin", operation, *command, what=what)
+            self.run("operation_begin", digest, operation, *command, what=what)
             for _ in range(polls):
                 result = self.session.run(script.script("operation_poll"), self.directory, operation)
                 if result.exit_code != script.STILL_RUNNING:
@@ -151,6 +156,20 @@ class Place:
                 )
             self.forget(operation)
         raise error(Code.TARGET_WRITE_ERROR, f"{what}: the command vanished on the host", host=self.session.host)
+
+    def stored_bytes(self, files: Sequence[str]) -> dict[str, int]:
+        """Return how many bytes files take on the storage."""
+        stored = {}
+        for line in self.run("lengths", *files, what="measure layers").text.splitlines():
+            _length, blocks, block, name = line.split(" ", 3)
+            stored[name] = int(blocks) * int(block)
+        return stored
+
+    def overlays(self) -> dict[str, str]:
+        """Return what each file in the directory stands on, as its own header says: the directory is the truth."""
+        words = self.run("overlays", what="look which file stands on which").stdout.split(b"\0")[:-1]
+        names = [word.decode(errors="surrogateescape") for word in words]
+        return dict(zip(names[::2], names[1::2], strict=True))
 
     def forget(self, operation: str) -> None:
         """Remove what a long operation left."""

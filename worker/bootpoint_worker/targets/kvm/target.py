@@ -22,7 +22,18 @@ from bootpoint_worker.targets.base import (
     StartRequest,
     VirtualMachine,
 )
-from bootpoint_worker.targets.kvm import commit, creation, find, inspect, journal, opening, running, script, standby
+from bootpoint_worker.targets.kvm import (
+    commit,
+    consolidation,
+    creation,
+    find,
+    inspect,
+    journal,
+    opening,
+    running,
+    script,
+    standby,
+)
 from bootpoint_worker.targets.kvm.client import Client
 from bootpoint_worker.targets.kvm.domain import mark_of
 from bootpoint_worker.targets.kvm.host import Host, no_step
@@ -103,7 +114,9 @@ class KvmTarget:
         manifest = before.manifest if before else None
         opened = manifest.open if manifest else None
         if before is None or manifest is None or opened is None or opened.point_id != layer.point_id:
-            over = manifest is not None and (manifest.point(layer.point_id) or layer.point_id in manifest.aborted)
+            over = manifest is not None and (
+                manifest.was_committed(layer.point_id) or layer.point_id in manifest.aborted
+            )
             if over:
                 raise Fenced(f"point {layer.point_id} is committed or aborted")
             self._lost(layer)
@@ -172,6 +185,10 @@ class KvmTarget:
     def abort(self, replica: Replica, point_id: UUID, layers: Sequence[Layer]) -> None:
         """See `Target.abort`."""
         opening.abort_point(self.host, replica, point_id, layers)
+
+    def consolidate(self, replica: Replica, point_id: UUID) -> JournalPoint:
+        """See `Target.consolidate`."""
+        return consolidation.consolidate(self.host, replica, point_id)
 
     def remove(self, replica: Replica) -> None:
         """See `Target.remove`."""

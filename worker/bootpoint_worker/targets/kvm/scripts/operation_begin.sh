@@ -1,9 +1,13 @@
-# Start a long command that outlives this connection, or find it running or ended. $1 directory, $2 operation id, then
-# the command; it runs in the replica's directory.
-hold "$1"
-cd "$1" || exit 1
-at="$1/run/op-$2"
-shift 2
+# Start a long command that outlives this connection, or find it running or ended. $1 directory, $2 digest of the journal
+# that it was worked out from, or "any", $3 operation id, then the command; it runs in the replica's directory.
+if [ "$2" = any ]; then
+  hold "$1"
+  cd "$1" || exit 1
+else
+  enter "$1" "$2"
+fi
+at="$1/run/op-$3"
+shift 3
 [ -e "$at.exit" ] && exit 0
 if [ -e "$at.pid" ]; then
   read -r process <"$at.pid"

@@ -2,7 +2,7 @@
 # 71: it still runs, 72: it is gone without a trace (the host was restarted).
 at="$1/run/op-$2"
 turn=0
-while [ "$turn" -lt 40 ]; do
+while [ "$turn" -lt 72 ]; do
   if [ -e "$at.exit" ]; then
     cat "$at.exit"
     tail -c 65536 "$at.out"
@@ -10,7 +10,8 @@ while [ "$turn" -lt 40 ]; do
   fi
   read -r process <"$at.pid" || exit 72
   grep -qzsF -e "$at" "/proc/$process/cmdline" || { [ -e "$at.exit" ] && continue; exit 72; }
-  if [ "$turn" -lt 20 ]; then sleep 0.02; else sleep 0.2; fi
+  # Short ones are not to wait for their poll: what is looked for so often ends within some seconds.
+  if [ "$turn" -lt 20 ]; then sleep 0.02; elif [ "$turn" -lt 60 ]; then sleep 0.05; else sleep 0.2; fi
   turn=$((turn + 1))
 done
 exit 71
