@@ -18,6 +18,8 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from bootpoint_worker.targets.guest import Profile
+
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
@@ -221,6 +223,7 @@ class Journal:
         open_layers: Its layers.
         standby: ``off``, ``running`` or ``test``.
         drift: What shows that the standby was started outside bootpoint; None when nothing does.
+        profile: What `Target.examine` found; None when it never looked.
     """
 
     replica_id: UUID
@@ -233,6 +236,7 @@ class Journal:
     open_layers: tuple[Layer, ...] = ()
     standby: str = "off"
     drift: str | None = None
+    profile: Profile | None = None
 
     @property
     def head(self) -> JournalPoint | None:
@@ -457,11 +461,21 @@ class Target(Protocol):
         """Remove the standby VM, all its points and the journal; nothing when there is none."""
 
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
-        """Start a VM in a fresh scratch layer above a point.
+        """Start a VM in a fresh scratch layer above a point, converted as the request says; the point is only read.
 
         Raises:
             NotFoundError: ``no_such_point``.
             RefusedError: ``standby_running``.
+            FatalError: ``conversion_failed``; then nothing of the start is left.
+        """
+
+    def examine(self, replica: Replica, point_id: UUID) -> Profile:
+        """Look into a committed point, which is only read: what machine it is, and what a start has to do and can't.
+
+        What was found is kept in the journal, and shapes the standby's hardware and the runbook.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
         """
 
     def stop(self, replica: Replica, test_id: str | None) -> None:

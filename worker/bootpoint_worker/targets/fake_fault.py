@@ -26,6 +26,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "abort": ("called", "fence", "journal", "layers", "done"),
     "remove": ("called", "standby", "mark", "layers", "journal", "done"),
     "start": ("called", "scratch", "define", "run", "done"),
+    "examine": ("called", "journal", "done"),
     "stop": ("called", "end", "scratch", "done"),
     "write": ("called", "done"),
     "zero": ("called", "done"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from bootpoint_worker.targets.base import Journal, JournalPoint, Layer, Replica
+from bootpoint_worker.targets.guest import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class Manifest:
         tests: Scratch layers of every test, by its id and by slot.
         branches: Scratch layers with changes that were set aside.
         runbook: Text of the runbook.
+        profile: What `examine` found.
         removing: `remove` has begun: the replica is gone, its files may still be there.
     """
 
@@ -54,6 +56,7 @@ class Manifest:
     tests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
     runbook: str = ""
+    profile: Profile | None = None
     removing: bool = False
 
     @property
@@ -97,6 +100,7 @@ class Manifest:
             open_layers=self.open_layers,
             standby="running" if running else "test" if tested else "off",
             drift=self._drift(running=running, written=written),
+            profile=self.profile,
         )
 
     def _drift(self, *, running: bool, written: bool) -> str | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree as ET
 
 from bootpoint_common.units import MiB
 from bootpoint_worker.targets.base import HostInfo, Network, Storage
@@ -55,6 +56,14 @@ def problems(host: Host) -> tuple[str, ...]:
     probe = _probe(host)
     with host.hypervisor.connection() as connection:
         return _problems(host, probe, connection.getLibVersion(), connection.getVersion())
+
+
+def has_uefi(host: Host) -> bool:
+    """Tell whether the host has UEFI firmware for VMs."""
+    with host.hypervisor.connection() as connection:
+        xml = connection.getDomainCapabilities(None, "x86_64", "q35", host.virt_type)
+    values = ET.fromstring(xml).iterfind("./os/enum[@name='firmware']/value")  # noqa: S314 - libvirtd made it
+    return any(value.text == "efi" for value in values)
 
 
 class _Probe:

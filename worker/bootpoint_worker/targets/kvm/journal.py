@@ -26,6 +26,7 @@ import msgspec
 
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets import base
+from bootpoint_worker.targets.guest import Profile
 
 #: Version of the manifest's form; a newer one is refused, never rewritten.
 SCHEMA = 1
@@ -105,6 +106,8 @@ class Machine(msgspec.Struct, frozen=True):
         uuid: libvirt's id of a test's VM.
         started_at: When bootpoint started it; None when it didn't.
         serial_log: Where its first serial port goes.
+        converted: Whether its layers were made to boot on the job's hardware; else it gets what its source knows.
+        macs: MAC addresses of a test's network cards, which its guest may be told.
     """
 
     point_id: UUID
@@ -113,6 +116,8 @@ class Machine(msgspec.Struct, frozen=True):
     uuid: UUID | None = None
     started_at: datetime | None = None
     serial_log: str | None = None
+    converted: bool = False
+    macs: tuple[str, ...] = ()
 
 
 class Branch(msgspec.Struct, frozen=True):
@@ -136,6 +141,7 @@ class Manifest(msgspec.Struct, frozen=True):
         tests: Test VMs.
         branches: Kept scratch layers.
         aborted: The last aborted points.
+        profile: What machine the points are of, and what starting it takes; None until it was looked at.
     """
 
     replica: base.Replica
@@ -147,6 +153,7 @@ class Manifest(msgspec.Struct, frozen=True):
     tests: tuple[Machine, ...] = ()
     branches: tuple[Branch, ...] = ()
     aborted: tuple[UUID, ...] = ()
+    profile: Profile | None = None
     schema: int = SCHEMA
 
     @property
@@ -239,4 +246,5 @@ def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Jou
         open_layers=describe_layers(manifest.open) if manifest.open else (),
         standby=standby,
         drift=drift,
+        profile=manifest.profile,
     )
