@@ -10,8 +10,8 @@ import hashlib
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -85,9 +85,9 @@ def put(disk: Path, files: Mapping[str, str], offset: int = guest_disk.PARTITION
         run_tool(["debugfs", "-w", "-f", "-", f"{disk}?offset={offset}"], text="\n".join(commands) + "\n")
 
 
-def debugfs(disk: Path, *commands: str, offset: int = guest_disk.PARTITION_OFFSET) -> str:
-    """Run commands of debugfs on a disk's ext4, writing if need be, and return what it says."""
-    return run_tool(["debugfs", "-w", "-f", "-", f"{disk}?offset={offset}"], text="\n".join(commands) + "\n").stdout
+def debugfs(disk: Path, command: str, offset: int = guest_disk.PARTITION_OFFSET) -> str:
+    """Run a command of debugfs on a disk's ext4, writing if need be, and return what it says."""
+    return run_tool(["debugfs", "-w", "-R", command, f"{disk}?offset={offset}"]).stdout
 
 
 _UEFI_CFG = """\
@@ -141,3 +141,14 @@ def uefi_disk(path: Path, marker: str, loader: str = "EFI/debian/grubx64.efi") -
         run_tool(["sfdisk", "-q", "--no-reread", "--no-tell-kernel", str(disk)], text=table)
         disk.replace(path)
     return uuid
+
+
+@contextmanager
+def mounted(disk: Path, offset: int = guest_disk.PARTITION_OFFSET) -> Iterator[Path]:
+    """Mount a raw disk's ext4, to put there what tools refuse: links, devices, odd names."""
+    with tempfile.TemporaryDirectory(prefix="guest-") as name:
+        run_tool(["mount", "-o", f"loop,offset={offset}", str(disk), name])
+        try:
+            yield Path(name)
+        finally:
+            run_tool(["umount", name])

@@ -77,7 +77,10 @@ class Physical:
     def connect(self) -> KvmTarget:
         settings = {"virt_type": "qemu", "libvirt_socket": str(self.host.socket), **self.settings}
         access = HostAccess(name="kvm1", kind="kvm", address="local", port=22, user="root", settings=settings)
-        return KvmTarget(access=access, step=lambda name: self.step(name))
+        return KvmTarget(access=access, step=self._step)
+
+    def _step(self, name: str) -> None:
+        self.step(name)  # looked up now: a test may have changed it since
 
     @property
     def directory(self) -> Path:

@@ -22,6 +22,7 @@ from .abort import abort
 from .admission import prepare
 from .commit import commit
 from .context import Context
+from .examine import examine
 from .opening import open_point
 from .replicate import replicate
 from .request import answer_request
@@ -43,6 +44,7 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "commit": commit,
     "abort": abort,
     "verify": verify,
+    "examine": examine,
     "request": answer_request,
 }
 

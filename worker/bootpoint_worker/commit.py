@@ -25,6 +25,7 @@ from bootpoint_common.store.point import Point, PointDisk, State
 from bootpoint_common.units import GRAIN
 
 from .context import Context
+from .examine import request_profile
 from .replica import replica_of
 from .step import delete_streams, find, later, note_wait, under_claim
 from .targets.base import CommitPoint, Journal, JournalPoint, Layer, LayerWriter, Replica, Target
@@ -152,6 +153,7 @@ def _committed(connection: Connection, held: Claim, found: Point, done: JournalP
         f"{found.name} is committed",
         actor="worker",
     )
+    request_profile(connection, found)
     ended = runs.settle(connection, found.run_uid)
     told = message.Committed(
         run=found.run_uid, replica_id=found.replica_id, point_id=found.id, name=found.name, run_ended=ended

@@ -104,8 +104,17 @@ def _show(item: dict[str, Any]) -> None:
             ("verified", item["verified_at"]),
         ),
         *(("damaged", item["damaged_at"]), ("disks", "\n".join(disks))),
+        ("start", _start_of(item["profile"])),
     ]
     emit(item, fields(shown))
+
+
+def _start_of(profile: dict[str, Any] | None) -> str | None:
+    """Say what a start of the machine takes, and what is in its way."""
+    if profile is None:
+        return None
+    problems = [f"{'' if each['bootable'] else 'will not boot: '}{each['text']}" for each in profile["problems"]]
+    return "\n".join([f"conversion {profile['route']}", *profile["actions"], *problems])
 
 
 @point.command()

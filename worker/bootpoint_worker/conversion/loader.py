@@ -20,7 +20,7 @@ _LOADERS = ("shimx64.efi", "grubx64.efi", "systemd-bootx64.efi", "bootmgfw.efi",
 _COMPANIONS = {"shimx64.efi": ("grubx64.efi", "mmx64.efi", "grub.cfg"), "grubx64.efi": ("grub.cfg",)}
 
 #: Names that are handed to mtools: no pattern, nothing to be quoted.
-_NAME = re.compile(r"EFI/[A-Za-z0-9._-]+(?:/[A-Za-z0-9._-]+)+")
+_NAME = re.compile(r"EFI(?:/[A-Za-z0-9_-][A-Za-z0-9._-]*){2,}")
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,6 +293,7 @@ class HostInfo:
         nic_models: Network card models.
         vms: All VMs on it.
         problems: What is missing, each a sentence with its remedy; empty when all is well.
+        hints: What it could have besides, each a sentence; without it some machines don't boot there.
     """
 
     version: str
@@ -304,6 +305,7 @@ class HostInfo:
     nic_models: tuple[str, ...]
     vms: tuple[VirtualMachine, ...]
     problems: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from bootpoint_common.units import MiB
 from bootpoint_worker.targets.base import HostInfo, Network, Storage
 from bootpoint_worker.targets.kvm import domain, script
 from bootpoint_worker.targets.kvm.host import Host
+from bootpoint_worker.targets.kvm.means import hints
 from bootpoint_worker.targets.kvm.session import LocalSession, check
 
 #: Oldest versions that have what is used here, as libvirt counts them (major * 1,000,000 + minor * 1,000).
@@ -48,6 +49,7 @@ def inspect_host(host: Host) -> HostInfo:
         nic_models=domain.NIC_MODELS,
         vms=tuple(vm for vm, _ in host.hypervisor.machines()),
         problems=_problems(host, probe, libvirt, qemu),
+        hints=hints(host),
     )
 
 

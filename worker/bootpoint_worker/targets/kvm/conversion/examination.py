@@ -21,6 +21,7 @@ from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.kvm.conversion.step import Mount
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.inspect import has_uefi
+from bootpoint_worker.targets.kvm.means import means_of
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.reader import open_file
 
@@ -67,14 +68,20 @@ def _kept(host: Host, place: Place, replica: Replica, profile: Profile) -> bool:
 
 def profile_of(host: Host, work: Work, replica: Replica) -> tuple[Machine, Profile, tuple[Mount, ...]]:
     """Return what is on the disks, what it takes, and how the guest's file systems are mounted."""
-    means = step.means_of(host)
+    means = means_of(host)
     machine, mounts = look(host, work, means)
-    bus = replica.disks[0].bus if replica.disks else "virtio"
-    profile = decide(work.point.point_id, machine, means, bus=bus, nics=replica.nics)
+    profile = decide(work.point.point_id, machine, means, bus=bus_of(replica, machine), nics=replica.nics)
     if profile.firmware == "uefi" and replica.firmware != "uefi" and not has_uefi(host):
         problem = Problem("it boots by UEFI, and the host has no such firmware: install ovmf", bootable=False)
         profile = replace(profile, firmware=None, problems=(*profile.problems, problem))
     return machine, profile, mounts
+
+
+def bus_of(replica: Replica, machine: Machine) -> str:
+    """Return the bus that the job gives the disk with the machine's root."""
+    buses = {disk.slot: disk.bus for disk in replica.disks}
+    first = replica.disks[0].bus if replica.disks else "virtio"
+    return first if machine.root is None else buses.get(machine.root[0], first)
 
 
 def look(host: Host, work: Work, means: Means) -> tuple[Machine, tuple[Mount, ...]]:

@@ -12,7 +12,7 @@ from bootpoint_worker.targets.base import Nic, Replica, StartRequest
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.kvm import standby
 from bootpoint_worker.targets.kvm.conversion import layer, step, v2v
-from bootpoint_worker.targets.kvm.conversion.examination import profile_of
+from bootpoint_worker.targets.kvm.conversion.examination import bus_of, profile_of
 from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.kvm.conversion.step import Mount
 from bootpoint_worker.targets.kvm.host import Host
@@ -111,7 +111,7 @@ def _light(host: Host, work: Work, replica: Replica, machine: Machine, mounts: t
             return
         raise step.failed(host, f"the light conversion can't be done because {machine.declined or 'there is no Linux'}")
     try:
-        edits = plan_edits(machine, bus=replica.disks[0].bus, nics=replica.nics)
+        edits = plan_edits(machine, bus=bus_of(replica, machine), nics=replica.nics)
     except ValueError as why:
         raise step.failed(host, f"the light conversion can't be done because {why}") from why
     if edits.writes or edits.aside or edits.versions:

@@ -11,12 +11,11 @@ from bootpoint_common.errors import Code, error
 from bootpoint_worker.conversion.disk import Partition
 from bootpoint_worker.conversion.guest import LARGEST_COLLECTION, Edits
 from bootpoint_worker.conversion.loader import Copy
-from bootpoint_worker.conversion.plan import Means
 from bootpoint_worker.conversion.seccomp import filter_program
 from bootpoint_worker.targets.kvm import script
 from bootpoint_worker.targets.kvm.conversion.layer import Work, taken_over
 from bootpoint_worker.targets.kvm.host import Host
-from bootpoint_worker.targets.kvm.session import Result, check
+from bootpoint_worker.targets.kvm.session import Result
 
 #: Seconds that looking into a guest may take.
 LOOK_SECONDS = 60
@@ -27,22 +26,6 @@ WRITE_SECONDS = 900
 #: Exit codes of timeout(1), and of a step that was killed.
 _TIMED_OUT, _KILLED = 124, 137
 
-#: What is missing -> where it comes from. Without any of them there is no light route.
-_LIGHT = {
-    "bwrap": "install bubblewrap",
-    "unshare": "install util-linux",
-    "losetup": "install mount (Debian) or util-linux (Red Hat)",
-    "prlimit": "install util-linux",
-    "timeout": "install coreutils",
-    "base64": "install coreutils",
-    "qemu-storage-daemon": "install qemu-system-common (Debian) or qemu-img (Red Hat)",
-    "fuse": "its qemu-storage-daemon can't export by FUSE",
-    "/dev/fuse": "load the kernel's module fuse",
-    "x86_64": "it is another machine than x86-64",
-    "namespaces": "its kernel allows no user namespaces",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A partition that the guest mounts: slot of its disk, the partition, and where (empty: the root)."""
@@ -50,15 +33,6 @@ class Mount:
     slot: str
     part: Partition
     at: str = ""
-
-
-def means_of(host: Host) -> Means:
-    """Ask the host what it has for conversions."""
-    said = check(host.session, host.session.run(script.script("convert_means")), "say what it has").text
-    missing = [line.partition(" ")[2] for line in said.splitlines() if line.startswith("missing ")]
-    light = "; ".join(f"the host has no {name} ({_LIGHT[name]})" for name in missing if name in _LIGHT)
-    v2v = "the host has no virt-v2v-in-place (install virt-v2v)" if "virt-v2v-in-place" in missing else ""
-    return Means(light, v2v, "mcopy" not in missing and not light, host.virtio_win)
 
 
 def collect(host: Host, work: Work, mounts: Sequence[Mount]) -> bytes:

@@ -11,6 +11,7 @@ from bootpoint_worker.targets.kvm import domain, script
 from bootpoint_worker.targets.kvm.conversion import step
 from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.kvm.host import Host
+from bootpoint_worker.targets.kvm.means import means_of
 
 #: Seconds that a conversion may take. Without KVM the appliance starts in 20, and a conversion takes 100 and more.
 V2V_SECONDS = 1300
@@ -22,7 +23,7 @@ def convert(host: Host, work: Work, replica: Replica, profile: Profile) -> None:
     Raises:
         FatalError: ``conversion_failed``.
     """
-    means = step.means_of(host)
+    means = means_of(host)
     if means.v2v:
         raise step.failed(host, f"virt-v2v-in-place can't be used because {means.v2v}")
     if profile.system.family == "windows" and means.virtio_win is None:
