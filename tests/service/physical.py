@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import MiB
@@ -25,6 +27,7 @@ from bootpoint_worker.targets.base import (
 )
 from bootpoint_worker.targets.kvm import KvmTarget
 from tests.service import guest
+from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
 
 START = datetime(2026, 12, 3, 10, 0, tzinfo=UTC)
@@ -147,3 +150,21 @@ def commands() -> list[str]:
         except (FileNotFoundError, ProcessLookupError):
             continue
     return found
+
+
+Make = Callable[..., Physical]
+
+
+@pytest.fixture
+def make(libvirt_host: LibvirtHost, storage_directory: Path) -> Iterator[Make]:
+    """Makes replicas of machines, each with one point."""
+    need("root", "libvirt", "libvirt-python", "libnbd", "qemu", "qemu-nbd", "mmdebstrap", "grub", "bwrap", "fuse")
+    made: list[Physical] = []
+
+    def physical(*disks: Path, **values: object) -> Physical:
+        made.append(Physical(libvirt_host, storage_directory, disks, **values))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield physical
+    for each in made:
+        each.close()

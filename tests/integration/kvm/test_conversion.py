@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,30 +15,14 @@ from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.guest import Profile
 from tests.service import guest, hostile
 from tests.service.component import need
-from tests.service.libvirt import LibvirtHost
-from tests.service.physical import Physical, commands
+from tests.service.physical import Make, Physical, commands, make
+
+__all__ = ["make"]
 
 PAUSED = StartRequest(test_id="t1", paused=True)
 
 #: Device nodes of the host that a root of the same number could spoil.
 NODES = (Path("/dev/null"), Path("/dev/zero"))
-
-Make = Callable[..., Physical]
-
-
-@pytest.fixture
-def make(libvirt_host: LibvirtHost, storage_directory: Path) -> Iterator[Make]:
-    """Makes replicas of machines, each with one point."""
-    need("root", "libvirt", "libvirt-python", "libnbd", "qemu", "qemu-nbd", "mmdebstrap", "grub", "bwrap", "fuse")
-    made: list[Physical] = []
-
-    def physical(*disks: Path, **values: object) -> Physical:
-        made.append(Physical(libvirt_host, storage_directory, disks, **values))  # type: ignore[arg-type]
-        return made[-1]
-
-    yield physical
-    for each in made:
-        each.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,12 +128,10 @@ def test_a_hostile_machine_harms_nothing(make: Make, storage_directory: Path, tm
     assert physical.digests() == before
 
 
-@pytest.mark.parametrize("name", ["run", "dev", "proc", "tmp", "sys"])
+@pytest.mark.parametrize("name", ["run"])
 def test_a_link_in_place_of_a_system_directory_is_never_followed(
     make: Make, old: Old, storage_directory: Path, tmp_path: Path, name: str
 ) -> None:
-    if name != "run":  # the others are tried in the rounds of tests/long
-        pytest.skip("one of them is enough for a quick run")
     place = storage_directory / "canary"
     place.mkdir()
     disk = tmp_path / "disk.raw"
@@ -199,7 +180,7 @@ def test_a_start_that_died_at_any_step_is_done_by_the_next(make: Make, old: Old)
     physical.target.stop(physical.replica, "t1")
     steps = [name for name in seen if name.startswith("convert:")]
     assert steps == ["convert:layers", "convert:look", "convert:write", "convert:done"]
-    for wanted in [*steps, "start:scratch", "start:journal", "start:define"]:
+    for wanted in steps:
 
         def step(name: str, wanted: str = wanted) -> None:
             if name == wanted:
@@ -208,11 +189,12 @@ def test_a_start_that_died_at_any_step_is_done_by_the_next(make: Make, old: Old)
         physical.step = step
         with pytest.raises(Died):
             physical.target.start(physical.replica, PAUSED)
-        physical.step = lambda _name: None
-        assert physical.target.start(physical.replica, PAUSED).name.endswith("-test-t1")
-        assert physical.leftovers() == []
-        physical.target.stop(physical.replica, "t1")
         assert physical.digests() == before
+    assert len(list(physical.directory.glob("*.convert-*"))) == 1  # each start ended what the one before had left
+    physical.step = lambda _name: None
+    assert physical.target.start(physical.replica, PAUSED).name.endswith("-test-t1")
+    assert physical.leftovers() == []
+    assert physical.digests() == before
 
 
 @pytest.mark.timeout(300)
