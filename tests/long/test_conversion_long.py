@@ -19,6 +19,7 @@ from tests.service.boot import BOOT, greeting, running, wait_for_text
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
 from tests.service.physical import Make, Physical, make
+from tests.service.sshd import SshServer
 
 __all__ = ["make"]
 
@@ -95,6 +96,24 @@ def test_virt_v2v_makes_a_machine_boot_on_virtio(make: Make, tmp_path: Path) -> 
     physical.host.wait_until_off(vm.name)
     assert physical.leftovers() == []
     assert physical.digests() == before
+
+
+def test_a_machine_is_converted_over_ssh(make: Make, sshd_server: SshServer, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    guest.ide_disk(disk, "far")
+    physical = make(disk, ssh=sshd_server)
+    before = physical.digests()
+    physical.target.start(physical.replica, StartRequest(test_id="t1", paused=True, conversion="light"))
+    assert "10-bootpoint-0.link" in guest.debugfs(_scratch(physical), "ls /etc/systemd/network")
+    assert physical.leftovers() == []
+    assert physical.digests() == before
+
+
+def _scratch(physical: Physical) -> Path:
+    (layer,) = physical.directory.glob("*.scratch-test-t1-*.qcow2")
+    raw = physical.directory / "scratch.raw"
+    subprocess.run(["qemu-img", "convert", "-f", "qcow2", "-O", "raw", layer, raw], check=True)
+    return raw
 
 
 #: A worker that starts a test and kills itself, with all that it runs on the host or without, at a step.

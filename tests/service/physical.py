@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from bootpoint_worker.targets.kvm import KvmTarget
 from tests.service import guest
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
+from tests.service.sshd import SshServer
 
 START = datetime(2026, 12, 3, 10, 0, tzinfo=UTC)
 
@@ -41,6 +42,7 @@ class Physical:
         host: The libvirt of its host.
         storage: Where its replica lies.
         replica: The replica, of one disk for each path.
+        ssh: The way to the host; None: it is this machine.
         step: Called at each step of the driver.
     """
 
@@ -50,6 +52,7 @@ class Physical:
     firmware: str = "bios"
     bus: str = "virtio"
     settings: dict[str, Any] = field(default_factory=dict)
+    ssh: SshServer | None = None
     step: Callable[[str], None] = lambda _name: None
     replica: Replica = field(init=False)
     target: KvmTarget = field(init=False)
@@ -80,6 +83,15 @@ class Physical:
     def connect(self) -> KvmTarget:
         settings = {"virt_type": "qemu", "libvirt_socket": str(self.host.socket), **self.settings}
         access = HostAccess(name="kvm1", kind="kvm", address="local", port=22, user="root", settings=settings)
+        if self.ssh is not None:
+            access = replace(
+                access,
+                address=self.ssh.address,
+                port=self.ssh.port,
+                user=self.ssh.user,
+                ssh_key=self.ssh.user_key,
+                fingerprint=self.ssh.fingerprint,
+            )
         return KvmTarget(access=access, step=self._step)
 
     def _step(self, name: str) -> None:
