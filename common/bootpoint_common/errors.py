@@ -62,6 +62,7 @@ class Code(enum.StrEnum):
     CONSISTENCY_TOO_LOW = "consistency_too_low"
     TARGET_WRITE_ERROR = "target_write_error"
     TARGET_CHECK_FAILED = "target_check_failed"
+    CONVERSION_FAILED = "conversion_failed"
     TARGET_TOO_SLOW = "target_too_slow"
     DEADLINE = "deadline"
     CANCELLED = "cancelled"
@@ -334,6 +335,11 @@ CODES: dict[Code, CodeInfo] = {
     Code.TARGET_WRITE_ERROR: CodeInfo(_RETRY, "The target host failed to write.", "look at the host's storage"),
     Code.TARGET_CHECK_FAILED: CodeInfo(
         _RETRY, "What was written did not pass the target's check.", "look at the host's storage; the head is intact"
+    ),
+    Code.CONVERSION_FAILED: CodeInfo(
+        _FATAL,
+        "The standby's disks could not be made to boot on the target host.",
+        "try another way with `--conversion light|v2v|none`; the boot point is as it was",
     ),
     Code.TARGET_TOO_SLOW: CodeInfo(
         _RETRY, "The target fell behind by more than lag_limit.", "raise lag_limit or make the target faster"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.hostinfo import vm_as_json
+from bootpoint_worker.hostinfo import started_as_json, vm_as_json
 from bootpoint_worker.request import journal_points, point_id_of
 from bootpoint_worker.targets.base import HostAccess, StartRequest
 from bootpoint_worker.targets.kvm import FoundReplica, KvmTarget, connect, fetch_fingerprint
@@ -27,6 +27,7 @@ class Direct:
         password_file: File with the password.
         fingerprint: The key that it must show; None where none is known.
         virt_type: ``kvm`` or ``qemu``.
+        virtio_win: Path on the host of an ISO with drivers for Windows.
     """
 
     address: str
@@ -36,6 +37,7 @@ class Direct:
     password_file: Path | None = None
     fingerprint: str | None = None
     virt_type: str = "kvm"
+    virtio_win: str | None = None
 
     def access(self) -> HostAccess:
         """Return it as drivers want it."""
@@ -48,7 +50,10 @@ class Direct:
             fingerprint=self.fingerprint,
             ssh_key=None if self.ssh_key is None else self.ssh_key.read_text(),
             password=None if self.password_file is None else self.password_file.read_text().rstrip("\n"),
-            settings={"virt_type": self.virt_type},
+            settings={
+                "virt_type": self.virt_type,
+                **({"virtio_win": self.virtio_win} if self.virtio_win else {}),
+            },
         )
 
 
@@ -103,15 +108,20 @@ def job_of(direct: Direct, vm: str) -> str:
 
 
 def vm_start(
-    direct: Direct, vm: str, point: str | None, *, test_id: str | None, serial_log: str | None
+    direct: Direct, vm: str, point: str | None, *, test_id: str | None, serial_log: str | None, conversion: str = "auto"
 ) -> dict[str, Any]:
     """Start a standby from a boot point.
 
     Raises:
         NotFoundError: ``no_such_vm``, ``no_such_point``.
         RefusedError: ``standby_running``.
+        FatalError: ``conversion_failed``.
     """
     with _session(direct) as target:
         found = _found(target, direct, vm)
-        request = StartRequest(point_id=point_id_of(found.journal, point), test_id=test_id, serial_log=serial_log)
-        return vm_as_json(target.start(found.replica, request))
+        request = StartRequest(
+            point_id=point_id_of(found.journal, point), test_id=test_id, serial_log=serial_log, conversion=conversion
+        )
+        started = target.start(found.replica, request)
+        journal = target.inspect(found.replica)
+        return started_as_json(started, journal.profile if journal is not None else None)

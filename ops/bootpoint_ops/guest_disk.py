@@ -67,7 +67,13 @@ _MARKER = re.compile(r"[\x21-\x7e]{1,200}")
 
 
 def build(
-    path: Path, *, marker: str, size_bytes: int = DEFAULT_SIZE, uuid: UUID | None = None, cache: Path | None = None
+    path: Path,
+    *,
+    marker: str,
+    size_bytes: int = DEFAULT_SIZE,
+    uuid: UUID | None = None,
+    cache: Path | None = None,
+    tree: Path | None = None,
 ) -> None:
     """Make a bootable disk as a sparse raw file; root only. The first call on a machine makes the tree (a minute).
 
@@ -77,6 +83,7 @@ def build(
         size_bytes: Size of the disk, a multiple of 1 MiB, at least `SMALLEST`.
         uuid: Of the file system, by which boot loader and kernel find it; by default a new one.
         cache: Where the tree is kept; by default `cache_directory`.
+        tree: Another tree than that of `base_tree`.
 
     Raises:
         ValueError: An argument is outside of what is said above.
@@ -86,7 +93,7 @@ def build(
     if size_bytes < SMALLEST or size_bytes % MiB:
         raise ValueError(f"size_bytes is a multiple of 1 MiB and at least {SMALLEST}, not {size_bytes}")
     uuid = uuid or uuid4()
-    tree = base_tree(cache_directory() if cache is None else cache)
+    tree = tree or base_tree(cache_directory() if cache is None else cache)
     with tempfile.TemporaryDirectory(prefix=".guest-disk-", dir=path.parent) as scratch:
         disk = Path(scratch) / "disk"
         with disk.open("wb") as file:

@@ -189,7 +189,8 @@ def point(connection: Connection, replica: jobs.ReplicaRow, name: str) -> dict[s
         " coalesce(skipped, '[]') AS skipped, workers FROM boot_point_disk WHERE point_id = %s ORDER BY position",
         found,
     )
-    return {**jsonable(shown), "disks": _objects(disks)}
+    profile = one(connection, "SELECT profile FROM replica WHERE id = %s AND profile ? 'made_at'", replica.id)
+    return {**jsonable(shown), "disks": _objects(disks), "profile": None if profile is None else profile["profile"]}
 
 
 def host_list(connection: Connection) -> list[dict[str, Any]]:
@@ -227,12 +228,14 @@ def _host(connection: Connection, row: Row) -> dict[str, Any]:
             **{name: row[name] for name in ("name", "kind", "address", "port")},
             "user": row["username"],
             "virt_type": row["settings"].get("virt_type"),
+            "virtio_win": row["settings"].get("virtio_win"),
             "pool": row["pool"],
             "credentials": "saved" if row["credentials"] is not None else "not saved",
             **{name: row[name] for name in ("fingerprint", "state", "reason", "checked_at")},
             **{name: info.get(name) for name in ("version", "cpus", "memory_bytes")},
             "standby_memory_bytes": memory,
-            **{name: info.get(name) or [] for name in ("storages", "networks", "buses", "nic_models", "problems")},
+            **{name: info.get(name) or [] for name in ("storages", "networks", "buses", "nic_models")},
+            **{name: info.get(name) or [] for name in ("problems", "hints")},
             "point_limit": info.get("point_limit"),
             "max_open_points": row["max_open_points"],
             "replicas": replicas,

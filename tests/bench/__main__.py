@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case, life
+from tests.bench import case, conversion, life
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -21,7 +21,7 @@ LONGEST, LONGEST_QUICK = 2400, 600
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
-CASES = ("full", "increment", "memory", "backlog", "life")
+CASES = ("full", "increment", "memory", "backlog", "life", "start")
 
 
 def main() -> int:
@@ -124,6 +124,16 @@ class Bench:
         self.report.at_most(
             f"last seal to committed at depth {life.DEPTH}", statistics.median(seconds), 1.0, "", beside
         )
+
+    def start(self, made: Rig) -> None:
+        """A start by the light conversion, and one without."""
+        found = conversion.measure(made, self.rounds)
+        rounds = f"{len(found.own)} rounds, median"
+        create = f"{rounds}; libvirt's call: {statistics.median(found.create):.2f} s"
+        own = round(statistics.median(found.own), 2)
+        light = round(statistics.median(found.conversion), 2)
+        self.report.at_most("start of a standby, beyond libvirt's call that creates it, seconds", own, 1.0, "", create)
+        self.report.at_most("light conversion of a small Debian, seconds", light, 15, "", rounds)
 
 
 def _beside(results: case.Rounds, peer: str) -> str:

@@ -19,7 +19,7 @@ CONTRACT = [
     "agent_too_old", "agent_is_a_copy", "no_worker", "no_scheduler", "base_mismatch", "epoch_stale", "superseded",
     "point_open", "bundle_rejected", "stream_gap", "layer_lost", "torn_leaf", "script_failed", "freeze_timeout",
     "snapshot_failed", "snapshot_lost", "consistency_too_low", "target_write_error", "target_check_failed",
-    "target_too_slow", "deadline", "cancelled", "too_late", "missed", "already_running", "drift",
+    "conversion_failed", "target_too_slow", "deadline", "cancelled", "too_late", "missed", "already_running", "drift",
     "standby_running", "source_alive", "point_in_use", "retention_full", "retention_blocked", "last_verified",
     "busy", "spec_invalid", "secret_in_spec", "host_permission", "agent_restarted", "stalled", "clock_skew",
     "no_such_job", "no_such_host", "no_such_run", "no_such_agent", "no_such_vm", "no_such_disk", "no_such_point",

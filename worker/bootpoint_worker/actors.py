@@ -23,6 +23,7 @@ from .admission import prepare
 from .commit import commit
 from .consolidation import consolidate
 from .context import Context
+from .examine import examine
 from .opening import open_point
 from .replicate import replicate
 from .request import answer_request
@@ -45,6 +46,7 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "abort": abort,
     "consolidate": consolidate,
     "verify": verify,
+    "examine": examine,
     "request": answer_request,
 }
 

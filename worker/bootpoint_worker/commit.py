@@ -26,6 +26,7 @@ from bootpoint_common.units import GRAIN
 
 from . import consolidation, entropy
 from .context import Context
+from .examine import request_profile
 from .replica import replica_of
 from .step import delete_streams, find, later, note_wait, under_claim
 from .targets.base import CommitPoint, Journal, JournalPoint, Layer, LayerWriter, Replica, Target
@@ -158,6 +159,7 @@ def _committed(connection: Connection, held: Claim, found: Point, done: JournalP
         f"{found.name} is committed",
         actor="worker",
     )
+    request_profile(connection, found)
     ended = runs.settle(connection, found.run_uid)
     told = message.Committed(
         run=found.run_uid, replica_id=found.replica_id, point_id=found.id, name=found.name, run_ended=ended

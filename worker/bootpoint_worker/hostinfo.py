@@ -8,6 +8,7 @@ import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.base import HostInfo, Target, VirtualMachine
+from bootpoint_worker.targets.guest import Profile
 
 
 def info_as_json(info: HostInfo, driver: Target) -> dict[str, Any]:
@@ -20,6 +21,11 @@ def vm_as_json(machine: VirtualMachine) -> dict[str, Any]:
     """Return one line of ``vm list``."""
     written: dict[str, Any] = msgspec.to_builtins(machine)
     return written
+
+
+def started_as_json(machine: VirtualMachine, profile: Profile | None) -> dict[str, Any]:
+    """Return what ``vm start`` says: the VM, and what is known of the machine in it."""
+    return {**vm_as_json(machine), "profile": None if profile is None else msgspec.to_builtins(profile)}
 
 
 def unsupported(host: str, info: HostInfo) -> BootpointError | None:

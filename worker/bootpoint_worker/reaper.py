@@ -16,6 +16,7 @@ from bootpoint_common.store.point import State
 
 from .admission import start_message
 from .context import Context
+from .examine import request_missing
 from .step import delete_streams
 
 _log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ def reap(context: Context) -> None:
         _tell_again(connection)
         _expire_runs(connection)
         _forget_requests(connection)
+        request_missing(connection)
         suspects = rows(connection, _SUSPECTS, SILENT_SECONDS, STALLED_SECONDS)
         ended = rows(connection, _LEFT_STREAMS, RESEND_SECONDS)
     for suspect in suspects:

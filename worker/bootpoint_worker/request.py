@@ -20,7 +20,7 @@ from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.request import Request
 from bootpoint_worker.context import Context, access_of
-from bootpoint_worker.hostinfo import info_as_json, unsupported, vm_as_json
+from bootpoint_worker.hostinfo import info_as_json, started_as_json, unsupported, vm_as_json
 from bootpoint_worker.preflight import check, require_login
 from bootpoint_worker.replica import from_json, replica_of
 from bootpoint_worker.targets import connect
@@ -205,8 +205,15 @@ def _vm_start(context: Context, request: Request) -> dict[str, Any]:
     with _session(context, request, host) as target:
         point_id = point_id_of(_journal(target, replica, host), arguments.get("point"))
         started = target.start(
-            replica, StartRequest(point_id=point_id, test_id=test_id, serial_log=arguments.get("serial_log"))
+            replica,
+            StartRequest(
+                point_id=point_id,
+                test_id=test_id,
+                serial_log=arguments.get("serial_log"),
+                conversion=arguments.get("conversion") or "auto",
+            ),
         )
+        profile = _journal(target, replica, host).profile
     with context.database.transaction() as connection:
         state = "test" if test_id else "running"
         run(connection, "UPDATE replica SET standby = %s WHERE id = %s", state, replica.replica_id)
@@ -220,7 +227,7 @@ def _vm_start(context: Context, request: Request) -> dict[str, Any]:
             host=host.name,
             point=arguments.get("point"),
         )
-    return vm_as_json(started)
+    return started_as_json(started, profile)
 
 
 def _preflight(context: Context, request: Request) -> dict[str, Any]:

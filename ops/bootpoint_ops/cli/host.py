@@ -59,6 +59,9 @@ def _reach_options(*, new: bool) -> Callable[[F], F]:
             type=click.Choice(hosts.VIRT_TYPES),
             help="kvm: with hardware help; qemu: slow, on any machine.",
         ),
+        click.option(
+            "--virtio-win", metavar="PATH", help="ISO on the host with drivers for Windows, for conversions."
+        ),
         click.option("--pool", help="Workers that serve it. [default: the kind's pool]"),
     ]
 
@@ -101,6 +104,7 @@ def add(
     ask_password: bool,
     fingerprint: str | None,
     virt_type: str | None,
+    virtio_win: str | None,
     pool: str | None,
     yes: bool,
     timeout: float,
@@ -125,7 +129,7 @@ def add(
         _confirm_fingerprint(name, address, shown, yes=yes)
     new = hosts.NewHost(
         name=name, kind=kind, address=address, port=at, user=user, pool=pool, fingerprint=shown, secrets=secrets,
-        settings={"virt_type": virt_type or "kvm"} if kind == "kvm" else {},
+        settings=_settings(virt_type or "kvm", virtio_win) if kind == "kvm" else {},
     )  # fmt: skip
     with here.env.database.transaction() as connection:
         made = hosts.add(connection, here.env.vault, new, actor=here.env.actor)
@@ -135,6 +139,11 @@ def add(
         # The host is added all the same; `host check` asks again.
         click.echo(f"host {name} is added, but was not checked: {problem.message}", err=True)
     _show_host(here, name)
+
+
+def _settings(virt_type: str | None, virtio_win: str | None) -> dict[str, Any]:
+    given = {"virt_type": virt_type, "virtio_win": virtio_win}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _shown_fingerprint(here: Session, pool: str, *, kind: str, address: str, port: int, timeout: float) -> str | None:
@@ -175,6 +184,7 @@ def set_(
     password_file: Path | None,
     ask_password: bool,
     virt_type: str | None,
+    virtio_win: str | None,
     forget_credentials: bool,
     user: str | None,
     **columns: Any,
@@ -190,7 +200,7 @@ def set_(
             name,
             actor=here.env.actor,
             columns=given,
-            settings={} if virt_type is None else {"virt_type": virt_type},
+            settings=_settings(virt_type, virtio_win),
             secrets={} if forget_credentials else secrets,
         )
     _show_host(here, name)
@@ -267,6 +277,7 @@ def _show_host(here: Session, name: str) -> None:
         ("storages", "\n".join(storages)),
         ("networks", ", ".join(f"{network['name']} ({network['kind']})" for network in item["networks"])),
         ("problems", "\n".join(item["problems"])),
+        ("hints", "\n".join(item["hints"])),
         (
             "replicas",
             "\n".join(

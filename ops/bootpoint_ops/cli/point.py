@@ -107,6 +107,7 @@ def _show(item: dict[str, Any]) -> None:
         *(("damaged", item["damaged_at"]), ("pinned", _pin_line(item["pinned"]))),
         ("in use by", "\n".join(f"{use['kind']} {use['holder']}" for use in item["in_use_by"])),
         ("disks", "\n".join(disks)),
+        ("start", _start_of(item["profile"])),
     ]
     emit(item, fields(shown))
 
@@ -115,6 +116,14 @@ def _pin_line(pin: dict[str, Any] | None) -> str | None:
     if pin is None:
         return None
     return f"by {pin['user']}: {pin['reason']}" + (f", until {pin['until']}" if pin["until"] else "")
+
+
+def _start_of(profile: dict[str, Any] | None) -> str | None:
+    """Say what a start of the machine takes, and what is in its way."""
+    if profile is None:
+        return None
+    problems = [f"{'' if each['bootable'] else 'will not boot: '}{each['text']}" for each in profile["problems"]]
+    return "\n".join([f"conversion {profile['route']}", *profile["actions"], *problems])
 
 
 @point.command()

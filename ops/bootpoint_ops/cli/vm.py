@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+#: Seconds that a start may take; the second one where virt-v2v-in-place converts, which takes minutes without KVM.
+START_SECONDS, V2V_SECONDS = 180.0, 1500.0
+
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -55,6 +58,9 @@ def _reach(command: F) -> F:
             show_default=True,
             type=click.Choice(VIRT_TYPES),
             help="With --direct: how VMs run.",
+        ),
+        click.option(
+            "--virtio-win", metavar="PATH", help="With --direct: ISO on the host with drivers for Windows."
         ),
         timeout_option,
         output_option,
@@ -154,6 +160,13 @@ def points(words: tuple[str, ...], timeout: float, *, direct: bool, **reach: Any
 @click.option(
     "--serial-log", metavar="PATH", help="File on the host that gets what the guest writes to its first serial port."
 )
+@click.option(
+    "--conversion",
+    default="auto",
+    show_default=True,
+    type=click.Choice(("auto", "light", "v2v", "none")),
+    help="How its disks are made to boot: as its profile says, by edits of files, by virt-v2v-in-place, not at all.",
+)
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @_reach
 def start(
@@ -161,6 +174,7 @@ def start(
     timeout: float,
     test_id: str | None,
     serial_log: str | None,
+    conversion: str,
     *,
     direct: bool,
     yes: bool,
@@ -175,7 +189,7 @@ def start(
         way = _direct(**reach)
         if not yes:
             confirm(hosts.job_of(way, str(name)), what, yes=yes)
-        machine = hosts.vm_start(way, str(name), point, test_id=test_id, serial_log=serial_log)
+        machine = hosts.vm_start(way, str(name), point, test_id=test_id, serial_log=serial_log, conversion=conversion)
     else:
         confirm(_job_of(host, name), what, yes=yes)
         arguments = {
@@ -183,10 +197,27 @@ def start(
             "point": point,
             "test_id": test_id,
             "serial_log": serial_log,
+            "conversion": conversion,
             "actor": session().env.actor,
         }
-        machine = _ask("vm_start", host, arguments, max(timeout, 60.0), reach)
-    say(f"{machine['name']} is {machine['state']}", machine)
+        machine = _ask("vm_start", host, arguments, max(timeout, _patience(host, name, conversion)), reach)
+    said = [f"{machine['name']} is {machine['state']}"]
+    problems = (machine.get("profile") or {}).get("problems", ())
+    said += [f"{'problem' if each['bootable'] else 'it will not boot'}: {each['text']}" for each in problems]
+    say("\n".join(said), machine)
+
+
+def _patience(host: str | None, name: str | None, conversion: str) -> float:
+    """Return how long an answer may take: that long only where it can, for nobody may be there to answer."""
+    with session().env.database.transaction() as connection:
+        found = one(
+            connection,
+            "SELECT 1 FROM replica y JOIN host h ON h.id = y.host_id WHERE h.name = %s"
+            " AND y.definition->>'vm_name' = %s AND y.profile->>'route' = 'v2v'",
+            host,
+            name,
+        )
+    return V2V_SECONDS if conversion == "v2v" or (conversion == "auto" and found is not None) else START_SECONDS
 
 
 def _job_of(host: str | None, name: str | None) -> str:

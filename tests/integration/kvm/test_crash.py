@@ -106,6 +106,7 @@ def test_a_start_that_died_at_any_step_is_repeated(bench: Bench) -> None:
     target.create(bench.replica)
     head = bench.point(target, None, b"0" * GRAIN)
     request = StartRequest(test_id="t1", paused=True)
+    target.examine(bench.replica, head.point_id)  # else the first start does
     steps = _steps(bench, lambda other: other.start(bench.replica, request))
     target.stop(bench.replica, "t1")
     for number in range(1, steps + 1):
@@ -117,6 +118,22 @@ def test_a_start_that_died_at_any_step_is_repeated(bench: Bench) -> None:
     bench.point(target, head, b"1" * GRAIN)
     assert len(list(bench.directory.glob("*.scratch-*"))) == 2
     assert not list(bench.directory.glob("*.branch-*"))
+
+
+def test_an_examination_that_died_at_any_step_is_repeated(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    head = bench.point(target, None, b"0" * GRAIN)
+    steps = _steps(bench, lambda other: other.examine(bench.replica, head.point_id))
+    files = sorted(path.name for path in bench.directory.glob("*.qcow2"))
+    for number in range(1, steps + 1):
+        _die(bench, number, lambda other: other.examine(bench.replica, head.point_id))
+        profile = target.examine(bench.replica, head.point_id)
+        journal = target.inspect(bench.replica)
+        assert journal is not None
+        assert journal.profile == profile
+        assert not profile.bootable
+        assert sorted(path.name for path in bench.directory.glob("*.qcow2")) == files
 
 
 def test_a_frozen_worker_that_thaws_changes_nothing(bench: Bench) -> None:

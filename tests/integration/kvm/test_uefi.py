@@ -180,7 +180,7 @@ def test_two_tests_and_the_standby_share_no_variables(uefi: Bench, target: KvmTa
 def test_a_host_without_the_firmware_is_refused_before_anything_is_made(
     uefi: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(creation, "_has_uefi", lambda _host: False)
+    monkeypatch.setattr(creation, "has_uefi", lambda _host: False)
     with pytest.raises(BootpointError) as caught:
         uefi.connect().create(uefi.replica)
     assert (caught.value.code, caught.value.key, caught.value.value) == (Code.HOST_UNSUPPORTED, "vm.firmware", "uefi")

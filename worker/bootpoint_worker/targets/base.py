@@ -18,6 +18,8 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from bootpoint_worker.targets.guest import Profile
+
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
@@ -222,6 +224,7 @@ class Journal:
         standby: ``off``, ``running`` or ``test``.
         drift: What shows that the standby was started outside bootpoint; None when nothing does.
         consolidating: The point that is being merged into its successor, and is no longer among the points.
+        profile: What `Target.examine` found; None when it never looked.
     """
 
     replica_id: UUID
@@ -235,6 +238,7 @@ class Journal:
     standby: str = "off"
     drift: str | None = None
     consolidating: UUID | None = None
+    profile: Profile | None = None
 
     @property
     def head(self) -> JournalPoint | None:
@@ -291,6 +295,7 @@ class HostInfo:
         nic_models: Network card models.
         vms: All VMs on it.
         problems: What is missing, each a sentence with its remedy; empty when all is well.
+        hints: What it could have besides, each a sentence; without it some machines don't boot there.
     """
 
     version: str
@@ -302,6 +307,7 @@ class HostInfo:
     nic_models: tuple[str, ...]
     vms: tuple[VirtualMachine, ...]
     problems: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -479,11 +485,21 @@ class Target(Protocol):
         """Remove the standby VM, all its points and the journal; nothing when there is none."""
 
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
-        """Start a VM in a fresh scratch layer above a point.
+        """Start a VM in a fresh scratch layer above a point, converted as the request says; the point is only read.
 
         Raises:
             NotFoundError: ``no_such_point``.
             RefusedError: ``standby_running``.
+            FatalError: ``conversion_failed``; then nothing of the start is left.
+        """
+
+    def examine(self, replica: Replica, point_id: UUID) -> Profile:
+        """Look into a committed point, which is only read: what machine it is, and what a start has to do and can't.
+
+        What was found is kept in the journal, and shapes the standby's hardware and the runbook.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
         """
 
     def stop(self, replica: Replica, test_id: str | None) -> None:

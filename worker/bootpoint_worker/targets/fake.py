@@ -31,6 +31,7 @@ from bootpoint_worker.targets.fake_fault import STEPS, Pause
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader, FakeWriter
 from bootpoint_worker.targets.fake_journal import Manifest, identities, runbook
+from bootpoint_worker.targets.guest import Profile
 
 __all__ = ["STEPS", "FakeHost", "FakeTarget", "Pause", "connect"]
 
@@ -237,9 +238,23 @@ class FakeTarget:
             point = manifest.head if request.point_id is None else manifest.point(request.point_id)
             if point is None:
                 raise call.no_point(request.point_id or "yet")
+            standby.check_conversion(call, request.conversion)
             if request.test_id is not None:
                 return standby.start_test(call, manifest, point, request, request.test_id)
             return standby.start(call, manifest, point, request)
+
+    def examine(self, replica: Replica, point_id: UUID) -> Profile:
+        """Look at a point's partition tables; nothing is ever converted here."""
+        host = self._host
+        with calling(self._session, "examine", replica) as call:
+            manifest = call.find()
+            point = manifest.point(point_id) if manifest is not None else None
+            if manifest is None or point is None:
+                raise call.no_point(point_id)
+            with call.step("journal"):
+                profile = standby.profile_of(host, manifest, point)
+                call.store(replace(manifest, profile=profile))
+            return profile
 
     def stop(self, replica: Replica, test_id: str | None) -> None:
         """End a VM that `start` made."""

@@ -27,6 +27,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "consolidate": ("called", "check", "mark", "merge", "sync", "settle", "runbook", "clear", "done"),
     "remove": ("called", "standby", "mark", "layers", "journal", "done"),
     "start": ("called", "scratch", "define", "run", "done"),
+    "examine": ("called", "journal", "done"),
     "stop": ("called", "end", "scratch", "done"),
     "write": ("called", "done"),
     "zero": ("called", "done"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from bootpoint_worker.targets.base import Journal, JournalPoint, Layer, Replica
+from bootpoint_worker.targets.guest import Profile
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ class Manifest:
         tests: Scratch layers of every test, by its id and by slot.
         branches: Scratch layers with changes that were set aside.
         runbook: Text of the runbook.
+        profile: What `examine` found.
         removing: `remove` has begun: the replica is gone, its files may still be there.
         merging: The point that is being merged into its successor.
         merged: Which point every merged one went into.
@@ -73,6 +75,7 @@ class Manifest:
     tests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
     runbook: str = ""
+    profile: Profile | None = None
     removing: bool = False
     merging: Merging | None = None
     merged: Mapping[UUID, UUID] = field(default_factory=dict)
@@ -127,6 +130,7 @@ class Manifest:
             standby="running" if running else "test" if tested else "off",
             drift=self._drift(running=running, written=written),
             consolidating=self.merging.point.point_id if self.merging is not None else None,
+            profile=self.profile,
         )
 
     def _drift(self, *, running: bool, written: bool) -> str | None:

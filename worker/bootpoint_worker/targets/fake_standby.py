@@ -7,10 +7,18 @@ from hashlib import sha256
 from uuid import uuid5
 
 from bootpoint_common.errors import Code, error
+from bootpoint_worker.conversion.disk import read_layout
+from bootpoint_worker.conversion.plan import Machine, Means, decide
 from bootpoint_worker.targets.base import JournalPoint, Nic, StartRequest, VirtualMachine
 from bootpoint_worker.targets.fake_call import Call
+from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_journal import Manifest, identities
+from bootpoint_worker.targets.fake_layer import FakeLayer
 from bootpoint_worker.targets.fake_machine import FakeVm
+from bootpoint_worker.targets.guest import Profile
+
+#: Why nothing is converted here.
+NO_MEANS = "the fake host converts nothing"
 
 
 def remake(call: Call, manifest: Manifest, point: JournalPoint) -> Manifest:
@@ -31,6 +39,36 @@ def remake(call: Call, manifest: Manifest, point: JournalPoint) -> Manifest:
     uuid = str(uuid5(manifest.replica.replica_id, name))
     host.vms[name] = FakeVm(name, uuid, "off", manifest.replica.replica_id, scratch, manifest.replica.nics)
     return replace(manifest, scratch=scratch, vm_uuid=uuid, running=False)
+
+
+def profile_of(host: FakeHost, manifest: Manifest, point: JournalPoint) -> Profile:
+    """Return what the disks of a point say of their machine; this host has no means to convert it."""
+    sizes = {disk.slot: disk.size_bytes for disk in point.disks}
+    order = [disk.slot for disk in manifest.replica.disks if disk.slot in sizes]
+    layouts = []
+    for slot in order:
+        layer = host.layers[identities(point)[slot]]
+
+        def read(offset: int, length: int, layer: FakeLayer = layer, size: int = sizes[slot]) -> bytes:
+            length = min(length, size - offset)
+            return layer.read(offset, length) if length > 0 else b""
+
+        layouts.append(read_layout(slot, read, sizes[slot]))
+    means = Means(light=NO_MEANS, v2v=NO_MEANS, mtools=False)
+    replica = manifest.replica
+    bus = replica.disks[0].bus if replica.disks else "virtio"
+    return decide(point.point_id, Machine(tuple(layouts)), means, bus=bus, nics=replica.nics)
+
+
+def check_conversion(call: Call, wanted: str) -> None:
+    """Refuse what this host can't do.
+
+    Raises:
+        FatalError: ``conversion_failed``.
+    """
+    if wanted in ("light", "v2v"):
+        message = f"host {call.host.name}: {NO_MEANS}"
+        raise error(Code.CONVERSION_FAILED, message, key="conversion", value=wanted, host=call.host.name)
 
 
 def start(call: Call, manifest: Manifest, point: JournalPoint, request: StartRequest) -> VirtualMachine:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import posixpath
 from collections.abc import Iterable
 from uuid import uuid4
-from xml.etree import ElementTree as ET
 
 import msgspec
 
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.kvm import domain, journal, script, standby
+from bootpoint_worker.targets.kvm.conversion.layer import end_all
 from bootpoint_worker.targets.kvm.host import Host
-from bootpoint_worker.targets.kvm.inspect import problems
+from bootpoint_worker.targets.kvm.inspect import has_uefi, problems
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import checked_name
 from bootpoint_worker.targets.kvm.session import check
@@ -145,7 +145,7 @@ def _check_devices(host: Host, replica: Replica) -> None:
             job=replica.job,
             host=host.name,
         )
-    if replica.firmware == "uefi" and not _has_uefi(host):
+    if replica.firmware == "uefi" and not has_uefi(host):
         raise error(
             Code.HOST_UNSUPPORTED,
             f"host {host.name} has no UEFI firmware for VMs: install ovmf",
@@ -154,13 +154,6 @@ def _check_devices(host: Host, replica: Replica) -> None:
             job=replica.job,
             host=host.name,
         )
-
-
-def _has_uefi(host: Host) -> bool:
-    with host.hypervisor.connection() as connection:
-        xml = connection.getDomainCapabilities(None, "x86_64", "q35", host.virt_type)
-    values = ET.fromstring(xml).iterfind("./os/enum[@name='firmware']/value")  # noqa: S314 - libvirtd made it
-    return any(value.text == "efi" for value in values)
 
 
 def remove(host: Host, replica: Replica) -> None:
@@ -188,6 +181,8 @@ def remove(host: Host, replica: Replica) -> None:
                 name = standby.machine_name(replica, test.test_id)
                 standby.remove_machine(host, name, replica.replica_id)
             standby.remove_machine(host, replica.vm_name, replica.replica_id)
+            host.step("remove:conversions")
+            end_all(place)
             host.step("remove:files")
             stems = sorted({file.split(".scratch-")[0].split(".branch-")[0] for file in _stems(manifest)})
             place.change("remove", before, None, *stems, what=f"remove {posixpath.basename(place.directory)}")

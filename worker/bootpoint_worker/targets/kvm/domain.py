@@ -18,6 +18,9 @@ NAMESPACE = "urn:bootpoint:replica:1"
 #: Disk bus -> (prefix of the device names, letters at most).
 BUSES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 
+#: Disks that an IDE controller takes.
+IDE_DISKS = 4
+
 #: Network cards that QEMU offers for x86.
 NIC_MODELS = ("virtio", "e1000e", "e1000", "rtl8139", "vmxnet3")
 

@@ -27,6 +27,7 @@ class Host:
         session: The way to it.
         hypervisor: Its libvirt.
         virt_type: ``kvm`` or ``qemu``.
+        virtio_win: Path there of an ISO with drivers for Windows; None where the operator named none.
         step: Called with a name before each step that a crash could separate from the one before.
     """
 
@@ -34,6 +35,7 @@ class Host:
     session: Session
     hypervisor: Hypervisor
     virt_type: str = "kvm"
+    virtio_win: str | None = None
     step: Callable[[str], None] = no_step
 
     def storage_path(self, storage: str) -> str:

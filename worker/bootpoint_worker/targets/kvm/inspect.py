@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from xml.etree import ElementTree as ET
 
 from bootpoint_common.units import MiB
 from bootpoint_worker.targets.base import HostInfo, Network, Storage
 from bootpoint_worker.targets.kvm import domain, script
 from bootpoint_worker.targets.kvm.host import Host
+from bootpoint_worker.targets.kvm.means import hints
 from bootpoint_worker.targets.kvm.session import LocalSession, check
 
 #: Oldest versions that have what is used here, as libvirt counts them (major * 1,000,000 + minor * 1,000).
@@ -47,6 +49,7 @@ def inspect_host(host: Host) -> HostInfo:
         nic_models=domain.NIC_MODELS,
         vms=tuple(vm for vm, _ in host.hypervisor.machines()),
         problems=_problems(host, probe, libvirt, qemu),
+        hints=hints(host),
     )
 
 
@@ -55,6 +58,14 @@ def problems(host: Host) -> tuple[str, ...]:
     probe = _probe(host)
     with host.hypervisor.connection() as connection:
         return _problems(host, probe, connection.getLibVersion(), connection.getVersion())
+
+
+def has_uefi(host: Host) -> bool:
+    """Tell whether the host has UEFI firmware for VMs."""
+    with host.hypervisor.connection() as connection:
+        xml = connection.getDomainCapabilities(None, "x86_64", "q35", host.virt_type)
+    values = ET.fromstring(xml).iterfind("./os/enum[@name='firmware']/value")  # noqa: S314 - libvirtd made it
+    return any(value.text == "efi" for value in values)
 
 
 class _Probe:

@@ -26,6 +26,7 @@ import msgspec
 
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets import base
+from bootpoint_worker.targets.guest import Profile
 
 #: Version of the manifest's form; a newer one is refused, never rewritten.
 SCHEMA = 1
@@ -108,6 +109,8 @@ class Machine(msgspec.Struct, frozen=True):
         uuid: libvirt's id of a test's VM.
         started_at: When bootpoint started it; None when it didn't.
         serial_log: Where its first serial port goes.
+        converted: Whether its layers were made to boot on the job's hardware; else it gets what its source knows.
+        macs: MAC addresses of a test's network cards, which its guest may be told.
     """
 
     point_id: UUID
@@ -116,6 +119,8 @@ class Machine(msgspec.Struct, frozen=True):
     uuid: UUID | None = None
     started_at: datetime | None = None
     serial_log: str | None = None
+    converted: bool = False
+    macs: tuple[str, ...] = ()
 
 
 class Branch(msgspec.Struct, frozen=True):
@@ -164,6 +169,7 @@ class Manifest(msgspec.Struct, frozen=True):
         aborted: The last aborted points.
         consolidating: The point that is being merged into its successor.
         merged: The last points that were.
+        profile: What machine the points are of, and what starting it takes; None until it was looked at.
     """
 
     replica: base.Replica
@@ -177,6 +183,7 @@ class Manifest(msgspec.Struct, frozen=True):
     aborted: tuple[UUID, ...] = ()
     consolidating: Merging | None = None
     merged: tuple[Merged, ...] = ()
+    profile: Profile | None = None
     schema: int = SCHEMA
 
     @property
@@ -282,4 +289,5 @@ def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Jou
         consolidating=manifest.consolidating.point.point_id if manifest.consolidating else None,
         standby=standby,
         drift=drift,
+        profile=manifest.profile,
     )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 
 from bootpoint_common.units import MiB
+from bootpoint_worker.targets.kvm import script
 from bootpoint_worker.targets.kvm.client import Client, Disconnected, broken, refused
-from bootpoint_worker.targets.kvm.session import unreachable
+from bootpoint_worker.targets.kvm.place import Place
+from bootpoint_worker.targets.kvm.qcow2 import layer_id
+from bootpoint_worker.targets.kvm.session import Session, check, unreachable
 
 #: Metadata context that tells which ranges read as zero (NBD protocol, "base:allocation").
 ALLOCATION = "base:allocation"
@@ -93,3 +97,19 @@ class KvmReader:
             raise unreachable(self._host, "the server of a point ended") from exc
         except Disconnected as exc:
             raise unreachable(self._host, f"the server of a point ended: {exc}") from exc
+
+
+def open_file(session: Session, place: Place, file: str, size_bytes: int) -> KvmReader:
+    """Start a server for a layer's file, and return a reader of it."""
+    layer, name = layer_id(file), secrets.token_hex(4)
+    said = place.run("show", file, layer, name, what=f"show {file}").text
+
+    def release() -> None:
+        check(session, session.run(script.script("hide"), layer, name), "end a reader's server")
+
+    try:
+        client = Client(session=session, path=said.strip(), contexts=(ALLOCATION,))
+    except BaseException:
+        release()
+        raise
+    return KvmReader(client=client, size_bytes=size_bytes, host=session.host, release=release)

@@ -24,7 +24,7 @@ same block again goes on with those. Stop the VM first when you change to anothe
 
 Boot points, newest first:
 {points}
-{branches}"""
+{branches}{machine}"""
 
 _BLOCK = """
 # BEGIN {name}
@@ -64,9 +64,29 @@ def runbook_text(directory: str, manifest: journal.Manifest, definitions: Mappin
         directory=directory,
         points="\n".join(lines),
         branches="\n".join(branches) + "\n" if branches else "",
+        machine=_machine(manifest),
     )
     vm = shlex.quote(manifest.replica.vm_name)
     return header + "".join(_block(directory, point, definitions[point.point_id], vm) for point in points)
+
+
+def _machine(manifest: journal.Manifest) -> str:
+    """Return what is to be known of a machine that starts unconverted, as it does here."""
+    profile = manifest.profile
+    if profile is None:
+        return ""
+    lines = []
+    if profile.bus is not None or profile.nic_model is not None:
+        bus = profile.bus or "the job's bus"
+        lines.append(f"The machine starts as its source left it, on hardware that it knows from there: {bus}.")
+    if profile.loader is not None:
+        path = profile.loader.replace("/", "\\")
+        lines.append(
+            "The firmware of a new VM does not find its boot loader by itself. In the firmware's shell, on the"
+        )
+        lines.append(f"VM's screen, type:  FS0:\\{path}")
+    lines += [f"Known problem: {problem.text}." for problem in profile.problems]
+    return "\n".join(["", *lines, ""]) if lines else ""
 
 
 def _block(directory: str, point: journal.PointEntry, definition: domain.Definition, vm: str) -> str:

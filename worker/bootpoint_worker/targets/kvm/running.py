@@ -10,44 +10,51 @@ import msgspec
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.base import Replica, StartRequest, VirtualMachine
 from bootpoint_worker.targets.kvm import journal, standby
+from bootpoint_worker.targets.kvm.conversion import Converted, convert, examine
+from bootpoint_worker.targets.kvm.conversion.layer import adopt
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import checked_name
 
 
 def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine:
-    """Start the standby or a test; see `Target.start`."""
+    """Start the standby or a test; see `Target.start`.
+
+    The conversion comes before the lock on the replica's VMs is taken: it may last, and a commit goes on meanwhile.
+    """
     place = host.place(replica)
+    if request.test_id is not None:
+        checked_name(request.test_id, "test_id")
+    made = place.retried(lambda: _converted(host, place, replica, request))
 
     def again() -> VirtualMachine:
         with place.guarded():
             before = host.must_read(place, replica)
-            point = _point(host, before.manifest, request)
+            point = standby.point_of(host, before.manifest, made.work.point.point_id if made.work else request.point_id)
             if request.test_id is None:
-                return _start_standby(host, place, before, point, request)
-            checked_name(request.test_id, "test_id")
-            return _start_test(host, place, before, point, request)
+                return _start_standby(host, place, before, point, made)
+            return _start_test(host, place, before, point, made)
 
     return place.retried(again)
 
 
-def _point(host: Host, manifest: journal.Manifest, request: StartRequest) -> journal.PointEntry:
-    point = manifest.point(request.point_id) if request.point_id else manifest.head
-    if point is None:
-        raise error(
-            Code.NO_SUCH_POINT,
-            f"{manifest.replica.vm_name} on host {host.name} has no point {request.point_id or 'at all'}",
-            value=str(request.point_id) if request.point_id else None,
-            job=manifest.replica.job,
-            host=host.name,
-        )
-    return point
-
-
-def _start_standby(
-    host: Host, place: Place, before: Snapshot, point: journal.PointEntry, request: StartRequest
-) -> VirtualMachine:
+def _converted(host: Host, place: Place, replica: Replica, request: StartRequest) -> Converted:
+    before = host.must_read(place, replica)
     manifest = before.manifest
+    if request.test_id is None:
+        _refuse_running(host, manifest)
+    if request.conversion == "auto" and manifest.profile is None:
+        examine(host, replica, standby.point_of(host, manifest, request.point_id).point_id)
+        before = host.must_read(place, replica)
+    if request.test_id is None:
+        return convert(host, place, before, request)
+    found = host.hypervisor.state(standby.machine_name(replica, request.test_id))
+    if manifest.test(request.test_id) is not None and found is not None and found[0] == "running":
+        return Converted(request)
+    return convert(host, place, before, request, standby.new_macs(manifest.replica))
+
+
+def _refuse_running(host: Host, manifest: journal.Manifest) -> None:
     if standby.owned_state(host, manifest) == "running":
         raise error(
             Code.STANDBY_RUNNING,
@@ -55,12 +62,29 @@ def _start_standby(
             job=manifest.replica.job,
             host=host.name,
         )
+
+
+def _scratch(
+    place: Place, before: Snapshot, point: journal.PointEntry, made: Converted, label: str = ""
+) -> tuple[journal.ScratchEntry, ...]:
+    """Return the layers that a VM writes into: those that were converted, or fresh ones."""
+    if made.work is None:
+        return standby.make_scratch(place, before, point, label)
+    return adopt(made.work, before, standby.scratch_names(before.manifest, point, label))
+
+
+def _start_standby(
+    host: Host, place: Place, before: Snapshot, point: journal.PointEntry, made: Converted
+) -> VirtualMachine:
+    request, manifest = made.request, before.manifest
+    _refuse_running(host, manifest)
     host.step("start:scratch")
     machine = journal.Machine(
         point_id=point.point_id,
-        layers=standby.make_scratch(place, before, point),
+        layers=_scratch(place, before, point, made),
         started_at=datetime.now(UTC),
         serial_log=request.serial_log,
+        converted=made.work is not None,
     )
     host.step("start:define")
     standby.define(host, place, manifest, machine)
@@ -70,9 +94,9 @@ def _start_standby(
 
 
 def _start_test(
-    host: Host, place: Place, before: Snapshot, point: journal.PointEntry, request: StartRequest
+    host: Host, place: Place, before: Snapshot, point: journal.PointEntry, made: Converted
 ) -> VirtualMachine:
-    manifest = before.manifest
+    request, manifest = made.request, before.manifest
     name = standby.machine_name(manifest.replica, request.test_id)
     found = host.hypervisor.state(name)
     old = manifest.test(request.test_id or "")
@@ -88,11 +112,13 @@ def _start_test(
     host.step("start:scratch")
     machine = journal.Machine(
         point_id=point.point_id,
-        layers=standby.make_scratch(place, before, point, f"test-{request.test_id}-"),
+        layers=_scratch(place, before, point, made, f"test-{request.test_id}-"),
         test_id=request.test_id,
         uuid=uuid4(),
         started_at=datetime.now(UTC),
         serial_log=request.serial_log,
+        converted=made.work is not None,
+        macs=made.macs,
     )
     host.step("start:journal")
     after = msgspec.structs.replace(manifest, tests=(*manifest.tests, machine))

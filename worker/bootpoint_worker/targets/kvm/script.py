@@ -12,5 +12,10 @@ NO_REPLICA, STILL_RUNNING, VANISHED, BUSY, CHANGED, FENCED, GONE, STUCK = 70, 71
 @cache
 def script(name: str) -> str:
     """Return a script's text, ready to be run."""
-    folder = files(__package__) / "scripts"
-    return (folder / "prelude.sh").read_text() + (folder / f"{name}.sh").read_text()
+    return bare("prelude") + bare(name)
+
+
+@cache
+def bare(name: str) -> str:
+    """Return a script's text without the prelude: one that another script runs elsewhere."""
+    return (files(__package__) / "scripts" / f"{name}.sh").read_text()

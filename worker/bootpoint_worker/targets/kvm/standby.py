@@ -13,11 +13,14 @@ from __future__ import annotations
 
 import posixpath
 import secrets
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from uuid import UUID
 
 import msgspec
 
+from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.base import Nic, Replica
 from bootpoint_worker.targets.kvm import domain, journal
 from bootpoint_worker.targets.kvm.host import Host
@@ -66,9 +69,7 @@ def make_scratch(
         point: The point.
         label: Part of the files' names, besides the point's name and a number.
     """
-    names = {disk.slot: disk.disk_name for disk in before.manifest.replica.disks}
-    ending = f"{label}{point.name}-{secrets.token_hex(4)}"
-    files = [scratch_file(names.get(disk.slot, disk.slot), ending) for disk in point.disks]
+    files = list(scratch_names(before.manifest, point, label).values())
     arguments: list[str] = []
     for disk, file in zip(point.disks, files, strict=True):
         arguments += [file, disk.file, str(virtual_size(disk.size_bytes))]
@@ -78,6 +79,13 @@ def make_scratch(
         journal.ScratchEntry(slot=disk.slot, file=file, base=disk.file, fresh_bytes=lengths[file])
         for disk, file in zip(point.disks, files, strict=True)
     )
+
+
+def scratch_names(manifest: journal.Manifest, point: journal.PointEntry, label: str) -> dict[str, str]:
+    """Make new names of scratch layers above a point, by slot."""
+    names = {disk.slot: disk.disk_name for disk in manifest.replica.disks}
+    ending = f"{label}{point.name}-{secrets.token_hex(4)}"
+    return {disk.slot: scratch_file(names.get(disk.slot, disk.slot), ending) for disk in point.disks}
 
 
 def sweep(place: Place, before: Snapshot, after: journal.Manifest) -> Snapshot:
@@ -113,9 +121,7 @@ def definition(host: Host, directory: str, manifest: journal.Manifest, machine: 
     """Return the definition of the standby, or of a test: which has a name, an id and MACs of its own and
     no network."""
     replica = manifest.replica
-    buses = {disk.slot: disk.bus for disk in replica.disks}
-    order = {disk.slot: number for number, disk in enumerate(replica.disks)}
-    layers = sorted(machine.layers, key=lambda layer: order.get(layer.slot, len(order)))
+    layers = sorted(machine.layers, key=lambda layer: _place_of(manifest, layer.slot))
     test = machine.test_id is not None
     networks = host.hypervisor.networks() if replica.nics and not test else {}
     return domain.Definition(
@@ -126,11 +132,12 @@ def definition(host: Host, directory: str, manifest: journal.Manifest, machine: 
         virt_type=host.virt_type,
         cpus=replica.cpus,
         memory_bytes=replica.memory_bytes,
-        firmware=replica.firmware,
+        firmware=(manifest.profile.firmware if manifest.profile else None) or replica.firmware,
         disks=tuple(
-            domain.Disk(posixpath.join(directory, layer.file), buses.get(layer.slot, "virtio")) for layer in layers
+            domain.Disk(posixpath.join(directory, layer.file), bus)
+            for layer, bus in zip(layers, _buses(manifest, machine, layers), strict=True)
         ),
-        nics=tuple(_with_new_mac(nic) for nic in replica.nics) if test else replica.nics,
+        nics=_cards(manifest, machine),
         isolated=test,
         serial_log=machine.serial_log,
         bridges=frozenset(nic.network for nic in replica.nics if nic.network and nic.network not in networks),
@@ -143,9 +150,56 @@ def machine_name(replica: Replica, test_id: str | None) -> str:
     return replica.vm_name if test_id is None else f"{replica.vm_name}-test-{test_id}"
 
 
-def _with_new_mac(nic: Nic) -> Nic:
-    tail = ":".join(f"{byte:02x}" for byte in secrets.token_bytes(3))
-    return Nic(network=nic.network, model=nic.model, mac=f"52:54:00:{tail}", connect=nic.connect)
+def _place_of(manifest: journal.Manifest, slot: str) -> tuple[bool, int]:
+    """Return a disk's place in the order: firmware boots from the first one."""
+    order = {disk.slot: number for number, disk in enumerate(manifest.replica.disks)}
+    boots = manifest.profile is not None and manifest.profile.boot_disk == slot
+    return not boots, order.get(slot, len(order))
+
+
+def _buses(
+    manifest: journal.Manifest, machine: journal.Machine, layers: Sequence[journal.ScratchEntry]
+) -> Iterator[str]:
+    """Yield each layer's bus: the job's, or for a machine that isn't converted the one that it boots from."""
+    buses = {disk.slot: disk.bus for disk in manifest.replica.disks}
+    native = manifest.profile.bus if manifest.profile is not None and not machine.converted else None
+    for number, layer in enumerate(layers):
+        bus = native or buses.get(layer.slot, "virtio")
+        # An IDE controller takes four disks.
+        yield "sata" if bus == "ide" and number >= domain.IDE_DISKS else bus
+
+
+def _cards(manifest: journal.Manifest, machine: journal.Machine) -> tuple[Nic, ...]:
+    """Return the network cards: a test has MACs of its own, and a machine that isn't converted the model it knows."""
+    native = manifest.profile.nic_model if manifest.profile is not None and not machine.converted else None
+    macs = machine.macs or new_macs(manifest.replica) if machine.test_id is not None else ()
+    return tuple(
+        replace(nic, model=native or nic.model, mac=macs[number] if macs else nic.mac)
+        for number, nic in enumerate(manifest.replica.nics)
+    )
+
+
+def new_macs(replica: Replica) -> tuple[str, ...]:
+    """Make a MAC address for each network card of a test."""
+    return tuple(":".join(("52:54:00", *(f"{byte:02x}" for byte in secrets.token_bytes(3)))) for _nic in replica.nics)
+
+
+def point_of(host: Host, manifest: journal.Manifest, point_id: UUID | None) -> journal.PointEntry:
+    """Return a committed point of a replica; the head, where no id is given.
+
+    Raises:
+        NotFoundError: ``no_such_point``.
+    """
+    point = manifest.point(point_id) if point_id else manifest.head
+    if point is None:
+        raise error(
+            Code.NO_SUCH_POINT,
+            f"{manifest.replica.vm_name} on host {host.name} has no point {point_id or 'at all'}",
+            value=str(point_id) if point_id else None,
+            job=manifest.replica.job,
+            host=host.name,
+        )
+    return point
 
 
 def owned_state(host: Host, manifest: journal.Manifest) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NoReturn
@@ -22,9 +21,11 @@ from bootpoint_worker.targets.base import (
     StartRequest,
     VirtualMachine,
 )
+from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.kvm import (
     commit,
     consolidation,
+    conversion,
     creation,
     find,
     inspect,
@@ -40,7 +41,7 @@ from bootpoint_worker.targets.kvm.host import Host, no_step
 from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
 from bootpoint_worker.targets.kvm.place import Changed, Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
-from bootpoint_worker.targets.kvm.reader import ALLOCATION, KvmReader
+from bootpoint_worker.targets.kvm.reader import KvmReader, open_file
 from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
 from bootpoint_worker.targets.kvm.ssh import SshSession
 from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
@@ -50,7 +51,8 @@ class KvmTarget:
     """A KVM host; see `Target`.
 
     Args:
-        access: How it is reached. Settings: ``virt_type`` (``kvm`` or ``qemu``), ``libvirt_socket`` (path on the host).
+        access: How it is reached. Settings: ``virt_type`` (``kvm`` or ``qemu``), ``libvirt_socket`` (path on the host),
+            ``virtio_win`` (path on the host of an ISO with drivers for Windows).
         step: Called with a name before each step that a crash could separate from the one before it.
     """
 
@@ -68,6 +70,7 @@ class KvmTarget:
             session=session,
             hypervisor=Hypervisor(session=session, socket=access.settings.get("libvirt_socket")),
             virt_type=access.settings.get("virt_type", "kvm"),
+            virtio_win=access.settings.get("virtio_win"),
             step=step,
         )
 
@@ -144,18 +147,7 @@ class KvmTarget:
         """See `Target.open_reader`."""
         place = self.host.place(replica)
         entry = self._layer_of(place, replica, point_id, slot)
-        layer, name = layer_id(entry.file), secrets.token_hex(4)
-        said = place.run("show", entry.file, layer, name, what=f"show {entry.file}").text
-        release = partial(self._hide, layer, name)
-        try:
-            client = Client(session=self.host.session, path=said.strip(), contexts=(ALLOCATION,))
-        except BaseException:
-            release()
-            raise
-        return KvmReader(client=client, size_bytes=entry.size_bytes, host=self.host.name, release=release)
-
-    def _hide(self, layer: str, name: str) -> None:
-        check(self.host.session, self.host.session.run(script.script("hide"), layer, name), "end a reader's server")
+        return open_file(self.host.session, place, entry.file, entry.size_bytes)
 
     def _layer_of(self, place: Place, replica: Replica, point_id: UUID, slot: str) -> journal.LayerEntry:
         snapshot = self.host.read(place, replica)
@@ -197,6 +189,10 @@ class KvmTarget:
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
         """See `Target.start`."""
         return running.start(self.host, replica, request)
+
+    def examine(self, replica: Replica, point_id: UUID) -> Profile:
+        """See `Target.examine`."""
+        return conversion.examine(self.host, replica, point_id)
 
     def stop(self, replica: Replica, test_id: str | None) -> None:
         """See `Target.stop`."""

@@ -88,3 +88,25 @@ move_overlays() {
     esac
   done
 }
+
+# conversions DIRECTORY KEY: the process ids of what converts there (of any key, if it is empty), found by a word of theirs.
+conversions() {
+  grep -lzsF -e "bootpoint-convert $1/run/convert-$2" /proc/[0-9]*/cmdline | while IFS= read -r found; do
+    process=${found%/cmdline}
+    name=
+    read -r name 2>/dev/null <"$process/comm"
+    case $name in sh | dash | bash | busybox | timeout | unshare) echo "${process#/proc/}" ;; esac
+  done
+}
+
+# end_conversions DIRECTORY KEY: end them, and return only when they are gone for certain. Each is a process namespace of
+# its own, so its first process takes all others, its mounts and its loop devices with it.
+end_conversions() {
+  turn=0
+  while pids=$(conversions "$1" "$2"); [ -n "$pids" ]; do
+    [ "$turn" -gt 150 ] && { echo "a conversion does not end: $pids" >&2; exit 79; }
+    kill -KILL $pids 2>/dev/null
+    sleep 0.1
+    turn=$((turn + 1))
+  done
+}

@@ -1,0 +1,182 @@
+"""A machine's disk as the first point of a replica on the KVM host of this machine, without agent and broker."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bootpoint_common.identity import new_id
+from bootpoint_common.units import MiB
+from bootpoint_worker.targets.base import (
+    Addressing,
+    CommitPoint,
+    HostAccess,
+    JournalPoint,
+    Nic,
+    OpenDisk,
+    OpenPoint,
+    Replica,
+    ReplicaDisk,
+)
+from bootpoint_worker.targets.kvm import KvmTarget
+from tests.service import guest
+from tests.service.component import need
+from tests.service.libvirt import LibvirtHost
+from tests.service.sshd import SshServer
+
+START = datetime(2026, 12, 3, 10, 0, tzinfo=UTC)
+
+
+@dataclass
+class Physical:
+    """A replica of a machine.
+
+    Attributes:
+        host: The libvirt of its host.
+        storage: Where its replica lies.
+        replica: The replica, of one disk for each path.
+        ssh: The way to the host; None: it is this machine.
+        step: Called at each step of the driver.
+    """
+
+    host: LibvirtHost
+    storage: Path
+    disks: Sequence[Path]
+    firmware: str = "bios"
+    bus: str = "virtio"
+    settings: dict[str, Any] = field(default_factory=dict)
+    ssh: SshServer | None = None
+    step: Callable[[str], None] = lambda _name: None
+    replica: Replica = field(init=False)
+    target: KvmTarget = field(init=False)
+    points: list[JournalPoint] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        name = f"erp-{new_id().hex[-12:]}"
+        addressing = Addressing("source", guest.CARD, guest.OLD_MAC, ("10.1.0.21/24",), "10.1.0.1")
+        self.replica = Replica(
+            replica_id=new_id(),
+            job="erp-db",
+            vm_name=name,
+            storage=str(self.storage),
+            folder="",
+            cpus=2,
+            memory_bytes=512 * MiB,
+            firmware=self.firmware,
+            disks=tuple(
+                ReplicaDisk(f"disk{number}", path.stat().st_size, f"{name}-disk{number}", self.bus)
+                for number, path in enumerate(self.disks)
+            ),
+            nics=(Nic(None, "virtio", "52:54:00:00:00:21", addressing=addressing),),
+        )
+        self.target = self.connect()
+        self.target.create(self.replica)
+        self.protect(self.disks)
+
+    def connect(self) -> KvmTarget:
+        settings = {"virt_type": "qemu", "libvirt_socket": str(self.host.socket), **self.settings}
+        access = HostAccess(name="kvm1", kind="kvm", address="local", port=22, user="root", settings=settings)
+        if self.ssh is not None:
+            access = replace(
+                access,
+                address=self.ssh.address,
+                port=self.ssh.port,
+                user=self.ssh.user,
+                ssh_key=self.ssh.user_key,
+                fingerprint=self.ssh.fingerprint,
+            )
+        return KvmTarget(access=access, step=self._step)
+
+    def _step(self, name: str) -> None:
+        self.step(name)  # looked up now: a test may have changed it since
+
+    @property
+    def directory(self) -> Path:
+        return self.storage / self.replica.vm_name
+
+    @property
+    def log(self) -> Path:
+        """Where a VM's serial port goes."""
+        return self.storage / f"{self.replica.vm_name}.log"
+
+    def protect(self, disks: Sequence[Path]) -> JournalPoint:
+        """Make a point of raw disks."""
+        base = self.points[-1].point_id if self.points else None
+        opened = OpenPoint(
+            new_id(), base, 1, tuple(OpenDisk(disk.slot, new_id(), disk.size_bytes) for disk in self.replica.disks)
+        )
+        layers = self.target.open(self.replica, opened)
+        for layer, path in zip(layers, disks, strict=True):
+            with closing(self.target.open_writer(self.replica, layer, 1)) as writer, path.open("rb") as source:
+                offset = 0
+                while data := source.read(MiB):
+                    if data.count(0) != len(data):
+                        writer.write(offset, data)
+                    offset += len(data)
+                writer.flush()
+        number = len(self.points) + 1
+        instant = START + timedelta(minutes=number)
+        point = self.target.commit(
+            self.replica,
+            CommitPoint(
+                opened.point_id, f"V{instant:%Y%m%d_%H%M%S}", number, instant, "full", "crash", 1, layers,
+                {layer.slot: f"{number:064x}" for layer in layers},
+            ),
+        )  # fmt: skip
+        self.points.append(point)
+        return point
+
+    def digests(self) -> list[str]:
+        """Return a digest of each file of a point."""
+        found = []
+        for disk in self.points[-1].disks:
+            with (self.directory / disk.identity).open("rb") as file:
+                found.append(hashlib.file_digest(file, "sha256").hexdigest())
+        return found
+
+    def leftovers(self) -> list[str]:
+        """Return what is left of conversions: files, and processes."""
+        files = [str(path) for path in self.directory.rglob("*convert*")]
+        return files + [line for line in commands() if f"{self.directory}/run/convert-" in line]
+
+    def close(self) -> None:
+        self.step = lambda _name: None
+        self.target.stop(self.replica, None)
+        self.target.remove(self.replica)
+        self.target.close()
+
+
+def commands() -> list[str]:
+    """Return the command lines of all processes."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            found.append(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+    return found
+
+
+Make = Callable[..., Physical]
+
+
+@pytest.fixture
+def make(libvirt_host: LibvirtHost, storage_directory: Path) -> Iterator[Make]:
+    """Makes replicas of machines, each with one point."""
+    need("root", "libvirt", "libvirt-python", "libnbd", "qemu", "qemu-nbd", "mmdebstrap", "grub", "bwrap", "fuse")
+    made: list[Physical] = []
+
+    def physical(*disks: Path, **values: object) -> Physical:
+        made.append(Physical(libvirt_host, storage_directory, disks, **values))  # type: ignore[arg-type]
+        return made[-1]
+
+    yield physical
+    for each in made:
+        each.close()

@@ -1,0 +1,61 @@
+"""Which drivers an initramfs has to have, and what makes it anew."""
+
+from __future__ import annotations
+
+from bootpoint_worker.conversion.guest import Edits, Guest, Kernel
+
+#: Drivers without which a machine finds neither disk nor network on virtio.
+VIRTIO = ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net")
+
+#: Those without which it doesn't boot, by disk bus.
+NEEDED = {
+    "virtio": ("virtio_pci", "virtio_blk"),
+    "scsi": ("virtio_pci", "virtio_scsi"),
+    "sata": ("ahci",),
+    "ide": ("ata_piix",),
+}
+
+#: Where initramfs-tools is told of more drivers.
+MODULES = "etc/initramfs-tools/modules"
+
+#: Where dracut is told of more drivers.
+DRACUT = "etc/dracut.conf.d/bootpoint.conf"
+
+
+def boots_on(kernel: Kernel, bus: str) -> bool:
+    """Tell whether a kernel finds its root on a disk bus; one without an initramfs has all that it needs built in."""
+    return all(driver in kernel.has for driver in NEEDED[bus])
+
+
+def with_initramfs(guest: Guest) -> tuple[Kernel, ...]:
+    """Return the kernels that can be booted: those that have an initramfs, or all when none has."""
+    return tuple(kernel for kernel in guest.kernels if kernel.initramfs) or guest.kernels
+
+
+def plan_initramfs(guest: Guest, edits: Edits, bus: str) -> None:
+    """Plan new initramfs for all kernels that lack the drivers of a bus; none where all have them.
+
+    Raises:
+        ValueError: Why it can't be done, to be read after "because".
+    """
+    lacking = [kernel for kernel in with_initramfs(guest) if not boots_on(kernel, bus)]
+    if not lacking:
+        return
+    unable = [kernel.version for kernel in lacking if not set(NEEDED[bus]) <= kernel.has | kernel.modules]
+    if len(unable) == len(lacking) == len(with_initramfs(guest)):
+        raise ValueError(f"its kernel {unable[0]} has no driver {' or '.join(NEEDED[bus])}")
+    versions = tuple(kernel.version for kernel in lacking if kernel.version not in unable)
+    if "update-initramfs" in guest.tools:
+        edits.initramfs = "initramfs-tools"
+        lines = guest.text(MODULES).splitlines()
+        missing = [driver for driver in VIRTIO if driver not in lines]
+        edits.write(guest, MODULES, "".join(f"{line}\n" for line in [*lines, *missing]))
+    elif "dracut" in guest.tools:
+        edits.initramfs = "dracut"
+        edits.write(guest, DRACUT, f'add_drivers+=" {" ".join(VIRTIO)} "\n')
+    else:
+        raise ValueError("it has neither initramfs-tools nor dracut")
+    edits.versions = versions
+    edits.actions.append(
+        f"the initramfs of {', '.join(versions)} is made anew by {edits.initramfs} with {', '.join(VIRTIO)}"
+    )

@@ -1,0 +1,27 @@
+# Write into a guest and run its own tools. Standard input: an archive. Parameters: filter, script for the sandbox, its
+# parameters as one word, number of layers, their files, then the mounts as for the collection.
+filter=$1 script=$2 words=$3 layers=$4
+shift 4
+files=
+while [ "$layers" -gt 0 ]; do
+  files="$files $1"
+  shift
+  layers=$((layers - 1))
+done
+attach $files
+devices
+mount_part "$1" "$2" "$3" "$4" "$work/root"
+shift 4
+ready_root
+while [ "$#" -ge 5 ]; do
+  mount_below "$1" "$2" "$3" "$4" "$5"
+  shift 5
+done
+# The words are made of plain characters, and are to be split.
+guest_sandbox "$filter" /bin/sh -c "$script" write $words >"$work/sandbox.log" 2>&1
+code=$?
+if [ "$code" -ne 0 ]; then
+  tail -c 2000 "$work/sandbox.log" | tr -cd '\11\12\40-\176' >&2
+  exit 1
+fi
+detach
