@@ -270,6 +270,30 @@ def test_a_point_in_use_stays_and_one_that_is_being_merged_can_not_be_taken(
     machine.check()
 
 
+def test_a_point_that_is_in_use_on_the_host_alone_is_passed_over(
+    installation: Fleet, tmp_path: Path, rng: random.Random
+) -> None:
+    """Somebody started it with the host's own tools: no row knows."""
+    machine = Machine(installation, tmp_path, rng, points=3)
+    for number in range(5):
+        machine.change(2)
+        machine.protect()
+        if number == 2:
+            first = installation.points(machine.job)[0]
+            with installation.database.transaction() as connection:
+                replica = replica_of(connection, machine.replica)
+            target = connect(machine.access)
+            target.start(replica, StartRequest(point_id=first.id, test_id="mine", paused=True))
+    left = machine.settled(3)
+    assert left[0] == first.name
+    machine.check()
+    target.stop(replica, "mine")
+    machine.change(2)
+    machine.protect()
+    assert first.name not in machine.settled(3)
+    target.close()
+
+
 def test_a_merge_that_broke_off_anywhere_is_finished_in_the_rows_as_well(
     installation: Fleet, tmp_path: Path, rng: random.Random
 ) -> None:

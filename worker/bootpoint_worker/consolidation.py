@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Collection
+from dataclasses import replace
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, Fenced
@@ -49,14 +51,25 @@ def consolidate(context: Context, replica_id: UUID) -> None:
     with held:
         try:
             end = time.monotonic() + LONGEST
-            while _consolidate(context, held, replica_id) and time.monotonic() < end:
+            in_use: set[UUID] = set()
+            while _consolidate(context, held, replica_id, in_use) and time.monotonic() < end:
                 held.progress()
         except Fenced:
             _log.info("merge ended: somebody else goes on", extra={"replica": str(replica_id)})
 
 
-def _consolidate(context: Context, held: Claim, replica_id: UUID) -> bool:
-    """Merge one point; returns whether the next one may follow at once, because no run waits."""
+def _consolidate(context: Context, held: Claim, replica_id: UUID, in_use: set[UUID]) -> bool:
+    """Merge one point.
+
+    Args:
+        context: What the actor works with.
+        held: The claim.
+        replica_id: The replica.
+        in_use: Points of which the host says so, though no reference does; one more is put in.
+
+    Returns:
+        Whether the next one may follow at once: because no run waits, or because this one could not go.
+    """
     with context.database.transaction() as connection:
         found = kept.replica(connection, replica_id)
         if found is None or one(connection, "SELECT 1 FROM replica WHERE id = %s AND definition IS NULL", replica_id):
@@ -68,7 +81,7 @@ def _consolidate(context: Context, held: Claim, replica_id: UUID) -> bool:
     try:
         with context.sessions.use(on) as target:
             most = target.point_limit
-            chosen = _choose(context, held, found, most)
+            chosen = _choose(context, held, found, most, in_use)
             if chosen is None:
                 return False
             began = time.monotonic()
@@ -77,8 +90,9 @@ def _consolidate(context: Context, held: Claim, replica_id: UUID) -> bool:
     except BootpointError as problem:
         if chosen is None:
             raise
-        _failed(context, held, found, chosen, problem)
-        return False
+        given_back = _failed(context, held, found, chosen, problem)
+        in_use.add(chosen.id)
+        return given_back and problem.code is Code.POINT_IN_USE
     held.assert_held()
     context.metrics.consolidation.observe(seconds)
     with context.database.transaction() as connection:
@@ -95,26 +109,39 @@ def allowed(connection: Connection, found: kept.Replica, most: int) -> int | Non
     return min(found.limit, most - 1) if kept.run_waits(connection, found.id) else found.limit
 
 
-def next_to_go(connection: Connection, found: kept.Replica, most: int) -> Kept | None:
-    """Return the point that is to be merged now; None where none has to, or none may."""
+def next_to_go(connection: Connection, found: kept.Replica, most: int, in_use: Collection[UUID] = ()) -> Kept | None:
+    """Return the point that is to be merged now; None where none has to, or none may.
+
+    Args:
+        connection: A transaction.
+        found: The replica.
+        most: How many points its host can keep.
+        in_use: Points that are in use on the host, though no reference says so.
+    """
     limit = allowed(connection, found, most)
     if limit is None:
         return None
-    plan = retention.work_out(kept.points(connection, found.id), limit, frozen=found.frozen is not None)
+    points = [
+        replace(point, used_by=("its host",)) if point.id in in_use else point
+        for point in kept.points(connection, found.id)
+    ]
+    plan = retention.work_out(points, limit, frozen=found.frozen is not None)
     return plan.go[0] if plan.go else None
 
 
-def _choose(context: Context, held: Claim, before: kept.Replica, most: int) -> Kept | None:
+def _choose(context: Context, held: Claim, before: kept.Replica, most: int, in_use: Collection[UUID]) -> Kept | None:
     """Choose the point and note it, in one transaction: whoever takes a reference locks the point first, as we do."""
     with context.database.transaction() as connection:
         if before.consolidating is not None:
             return _begun(connection, before.consolidating)
-        wanted = next_to_go(connection, before, most)
+        wanted = next_to_go(connection, before, most, in_use)
         if wanted is None:
             return None
         _lock(connection, held, before, wanted.id)
         found = kept.replica(connection, before.id)
-        if found is None or kept.unfinished(connection, before.id) or next_to_go(connection, found, most) != wanted:
+        if found is None or kept.unfinished(connection, before.id):
+            return None
+        if next_to_go(connection, found, most, in_use) != wanted:
             return None
         kept.begin(connection, before.id, wanted.id)
         return wanted
@@ -197,8 +224,8 @@ def why_kept(points: list[Kept], plan: retention.Retention, *, most: int = 5) ->
     return ", ".join(named[:most]) + (f" and {len(named) - most} more" if len(named) > most else "")
 
 
-def _failed(context: Context, held: Claim, found: kept.Replica, chosen: Kept, problem: BootpointError) -> None:
-    """Note what a merge met, and give the point back where the host hasn't begun."""
+def _failed(context: Context, held: Claim, found: kept.Replica, chosen: Kept, problem: BootpointError) -> bool:
+    """Note what a merge met, and give the point back where the host hasn't begun; returns whether it was given back."""
     begun = problem.code is not Code.NO_SUCH_POINT and _has_begun(context, found, chosen)
     code = str(problem.code)
     _log.warning("merge failed", extra={"point": chosen.name, "code": code, "cause": problem.message})
@@ -217,6 +244,7 @@ def _failed(context: Context, held: Claim, found: kept.Replica, chosen: Kept, pr
                 host=found.host,
                 code=code,
             )
+    return not begun
 
 
 def _has_begun(context: Context, found: kept.Replica, chosen: Kept) -> bool:

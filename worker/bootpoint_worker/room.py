@@ -49,9 +49,9 @@ def look(
         return None
     first = plan.go[0].name
     waits = found.waits or {}
-    late = since is not None and waits.get("point") == first and datetime.fromisoformat(waits["at"]) >= since
-    if late and Code(waits["code"]) not in _PASSING:
-        raise _full(host, len(points), f"{first}, the next to go, can't go now: {waits['message']}")
+    tried = since is not None and "at" in waits and datetime.fromisoformat(waits["at"]) >= since
+    if tried and Code(waits["code"]) not in _PASSING:
+        raise _full(host, len(points), f"what may go can't go now: {waits['message']}")
     return f"waits for the consolidation of {first} on {host}"
 
 

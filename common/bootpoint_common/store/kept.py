@@ -191,7 +191,7 @@ def merged(
 
 
 def waits_for(connection: Connection, replica_id: UUID, point: str, code: str, message: str) -> bool:
-    """Note what an attempt to merge met; returns whether that is news."""
+    """Note what an attempt to merge met; returns whether that is news: another code than the last time."""
     before = one(connection, "SELECT consolidation_waits AS waits FROM replica WHERE id = %s", replica_id)
     known = (before or {}).get("waits") or {}
     run(
@@ -200,7 +200,7 @@ def waits_for(connection: Connection, replica_id: UUID, point: str, code: str, m
         Jsonb({"point": point, "code": code, "message": message}),
         replica_id,
     )
-    return (known.get("point"), known.get("code")) != (point, code)
+    return bool(known.get("code") != code)
 
 
 def set_blocked(connection: Connection, replica_id: UUID, *, blocked: bool) -> bool:

@@ -47,8 +47,8 @@ MERGE = (
     '[ "$code" -eq 0 ] || { echo "the check failed"; exit 2; }'
 )
 
-#: What qemu-img says when somebody else has a file open.
-_LOCKED = 'Failed to get "'
+#: What qemu-img says when somebody else has a file open: 'Failed to get "write" lock', or a shared one.
+_LOCKED = "Failed to get "
 
 #: What any tool says when the storage is full.
 _FULL = "No space left"

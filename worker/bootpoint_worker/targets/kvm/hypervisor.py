@@ -234,6 +234,8 @@ class Hypervisor:
             return unreachable(host, f"libvirt: {exc}")
         if code in (libvirt.VIR_ERR_AUTH_FAILED, libvirt.VIR_ERR_ACCESS_DENIED, libvirt.VIR_ERR_OPERATION_DENIED):
             return error(Code.HOST_PERMISSION, f"libvirt on host {host} refuses: {exc}", host=host)
+        if "Failed to get " in str(exc) and " lock" in str(exc):  # QEMU's own, while a point beneath is being merged
+            return error(Code.BUSY, f"libvirt on host {host}: {exc}", host=host)
         if code == libvirt.VIR_ERR_NO_NETWORK:
             return error(Code.NETWORK_UNKNOWN, f"libvirt on host {host}: {exc}", host=host)
         return error(Code.HOST_UNSUPPORTED, f"libvirt on host {host} says: {exc}", host=host)

@@ -39,6 +39,7 @@ _SYMPTOMS = (
     ("Operation not permitted", Code.HOST_PERMISSION),
     ("Read-only file system", Code.HOST_PERMISSION),
     ('Failed to get "', Code.BUSY),
+    ('Failed to get shared "', Code.BUSY),
     ("not found", Code.HOST_UNSUPPORTED),
 )
 
