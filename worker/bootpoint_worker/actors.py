@@ -25,6 +25,7 @@ from .context import Context
 from .opening import open_point
 from .replicate import replicate
 from .request import answer_request
+from .trial import trial
 from .verify import verify
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "commit": commit,
     "abort": abort,
     "verify": verify,
+    "trial": trial,
     "request": answer_request,
 }
 

@@ -11,9 +11,11 @@ from uuid import UUID
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import outbox, point
 from bootpoint_common.store import run as runs
+from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import Connection, Row, one, rows, run
 from bootpoint_common.store.point import State
 
+from . import bootcheck
 from .admission import start_message
 from .context import Context
 from .step import delete_streams
@@ -48,6 +50,8 @@ def reap(context: Context) -> None:
         _tell_again(connection)
         _expire_runs(connection)
         _forget_requests(connection)
+        trials.enqueue(connection, RESEND_SECONDS)
+        bootcheck.attend(connection)
         suspects = rows(connection, _SUSPECTS, SILENT_SECONDS, STALLED_SECONDS)
         ended = rows(connection, _LEFT_STREAMS, RESEND_SECONDS)
     for suspect in suspects:

@@ -18,6 +18,8 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from bootpoint_worker.targets.sight import Sight
+
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
@@ -289,6 +291,7 @@ class HostInfo:
         nic_models: Network card models.
         vms: All VMs on it.
         problems: What is missing, each a sentence with its remedy; empty when all is well.
+        running_memory_bytes: Memory that its running VMs have been given.
     """
 
     version: str
@@ -300,6 +303,7 @@ class HostInfo:
     nic_models: tuple[str, ...]
     vms: tuple[VirtualMachine, ...]
     problems: tuple[str, ...] = ()
+    running_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -466,6 +470,13 @@ class Target(Protocol):
 
     def stop(self, replica: Replica, test_id: str | None) -> None:
         """End a VM that `start` made; a test's definition and scratch layer go with it."""
+
+    def look(self, replica: Replica, test_id: str) -> Sight:
+        """Look at a test VM from outside; it is not disturbed, and one that isn't there is ``absent``.
+
+        Raises:
+            RetryableError: ``host_unreachable``.
+        """
 
     def close(self) -> None:
         """End the session; may be called twice."""

@@ -27,6 +27,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "remove": ("called", "standby", "mark", "layers", "journal", "done"),
     "start": ("called", "scratch", "define", "run", "done"),
     "stop": ("called", "end", "scratch", "done"),
+    "look": ("called", "done"),
     "write": ("called", "done"),
     "zero": ("called", "done"),
     "read": ("called", "done"),

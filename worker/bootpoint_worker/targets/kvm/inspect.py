@@ -47,6 +47,7 @@ def inspect_host(host: Host) -> HostInfo:
         nic_models=domain.NIC_MODELS,
         vms=tuple(vm for vm, _ in host.hypervisor.machines()),
         problems=_problems(host, probe, libvirt, qemu),
+        running_memory_bytes=host.hypervisor.running_memory_bytes(),
     )
 
 

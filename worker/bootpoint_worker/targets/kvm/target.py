@@ -22,7 +22,18 @@ from bootpoint_worker.targets.base import (
     StartRequest,
     VirtualMachine,
 )
-from bootpoint_worker.targets.kvm import commit, creation, find, inspect, journal, opening, running, script, standby
+from bootpoint_worker.targets.kvm import (
+    commit,
+    creation,
+    find,
+    inspect,
+    journal,
+    look,
+    opening,
+    running,
+    script,
+    standby,
+)
 from bootpoint_worker.targets.kvm.client import Client
 from bootpoint_worker.targets.kvm.domain import mark_of
 from bootpoint_worker.targets.kvm.host import Host, no_step
@@ -33,6 +44,7 @@ from bootpoint_worker.targets.kvm.reader import ALLOCATION, KvmReader
 from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
 from bootpoint_worker.targets.kvm.ssh import SshSession
 from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
+from bootpoint_worker.targets.sight import Sight
 
 
 class KvmTarget:
@@ -184,6 +196,10 @@ class KvmTarget:
     def stop(self, replica: Replica, test_id: str | None) -> None:
         """See `Target.stop`."""
         running.stop(self.host, replica, test_id)
+
+    def look(self, replica: Replica, test_id: str) -> Sight:
+        """See `Target.look`."""
+        return look.look(self.host, replica, test_id)
 
     def find_replicas(self) -> list[find.FoundReplica]:
         """Return every replica that the host knows of itself, for work without a database."""
