@@ -46,6 +46,7 @@ class Protected:
         storage: Directory of its replica.
         scratch: Directory for copies.
         scripts: What the job file says of scripts.
+        memory: Memory of its standby.
         copies: The source at the instant of each run, by run and slot.
         job: Number of the job.
     """
@@ -57,13 +58,14 @@ class Protected:
     storage: Path
     scratch: Path
     scripts: dict[str, Any] | None = None
+    memory: str = "64MiB"
     copies: dict[UUID, dict[str, Path]] = field(default_factory=dict)
     job: int = 0
 
     def __post_init__(self) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.fleet.add_agent(self.name, list(self.disks.values()), pool=POOL)
-        target = {"storage": {"name": str(self.storage)}, "vm": {"cpus": 1, "memory": "64MiB"}, "points": 22}
+        target = {"storage": {"name": str(self.storage)}, "vm": {"cpus": 1, "memory": self.memory}, "points": 22}
         self.job = self.fleet.add_job(
             self.name, self.name, self.disks, self.host_id, target=target, scripts=self.scripts
         )
