@@ -24,6 +24,8 @@ name = "one"
 [source]
 agent = "src"
 disks = [{{ slot = "system", id = "file:{disk}" }}]
+[check]
+boot = "never"
 [[target]]
 host = "fk"
 """

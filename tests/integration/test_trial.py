@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -12,7 +13,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.identity import new_id
 from bootpoint_common.metric import Metrics
+from bootpoint_common.store import agent as agents
 from bootpoint_common.store import point
 from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import rows
@@ -21,6 +24,17 @@ from bootpoint_common.units import GiB, MiB
 from bootpoint_ops import trial as shown
 from bootpoint_worker.context import Context, Sessions
 from bootpoint_worker.reaper import reap
+from bootpoint_worker.replica import keep_definition
+from bootpoint_worker.targets.base import (
+    CommitPoint,
+    HostAccess,
+    Nic,
+    OpenDisk,
+    OpenPoint,
+    Replica,
+    ReplicaDisk,
+)
+from bootpoint_worker.targets.fake import connect
 from bootpoint_worker.targets.fake_fault import STEPS
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.sight import Sight
@@ -112,19 +126,13 @@ class Bench:
 def _make(made: Fleet, directory: Path, jobs: int) -> Bench:
     host = FakeHost.install(FakeHost(f"fake-{directory.name}"))
     host_id = made.add_host(host.name)
-    worker = made.add_worker("w1")
     numbers, points = [], []
     for number in range(jobs):
-        disk = directory / f"disk-{number}.raw"
-        disk.write_bytes(bytes([number + 1]) * MiB)
-        made.add_agent(f"erp{number}", [disk])
-        target = {"vm": {"memory": "1GiB"}}
-        numbers.append(made.add_job(f"erp{number}", f"erp{number}", {"system": disk}, host_id, target=target))
-        made.wait(made.run(numbers[-1]))
-        points.append(made.points(numbers[-1])[-1].id)
-    for agent in made.agents.values():
-        agent.stop()
-    made.stop(worker)
+        name = f"erp{number}"
+        with made.database.transaction() as connection:
+            agents.enroll(connection, name, "fake", b"")
+        numbers.append(made.add_job(name, name, {"system": directory / name}, host_id))
+        points.append(_point(made, host, numbers[-1], name))
     context = Context(
         database=made.database,
         carrier=made.broker.worker_carrier(),
@@ -135,6 +143,45 @@ def _make(made: Fleet, directory: Path, jobs: int) -> Bench:
         renewing=False,
     )
     return Bench(made, host, context, numbers, points)
+
+
+def _point(made: Fleet, host: FakeHost, job: int, name: str) -> UUID:
+    """Make a committed point on the host, and write the rows that a run leaves of it."""
+    row = made.row("SELECT id FROM replica WHERE job_id = %s", job)
+    assert row is not None
+    disk = ReplicaDisk("system", MiB, f"{name}-system")
+    replica = Replica(row["id"], name, f"{name}-standby", "default", "", 1, GiB, "bios", (disk,), (_CARD,))
+    point_id, run_uid = new_id(), new_id()
+    target = connect(HostAccess(host.name, "fake", host.name, 0, "root"))
+    target.create(replica)
+    layers = target.open(replica, OpenPoint(point_id, None, 1, (OpenDisk("system", new_id(), MiB),)))
+    writer = target.open_writer(replica, layers[0], 1)
+    writer.write(0, b"content of the source" * 100)
+    writer.flush()
+    writer.close()
+    committed = CommitPoint(point_id, "V20261203_093000", 1, _INSTANT, "full", "fs", 1, layers, {"system": "00" * 32})
+    target.commit(replica, committed)
+    with made.database.transaction() as connection:
+        keep_definition(connection, replica)
+        execute(connection, _ROWS, run_uid, job, name, name, point_id, replica.replica_id, run_uid, _INSTANT)
+        execute(connection, "UPDATE replica SET head = %s WHERE id = %s", point_id, replica.replica_id)
+    return point_id
+
+
+_CARD = Nic("default", "virtio", "52:54:00:00:00:01")
+
+_INSTANT = datetime(2026, 12, 3, 9, 30, tzinfo=UTC)
+
+#: A run and its point.
+_ROWS = """
+WITH made AS (
+    INSERT INTO run (uid, job_id, job_name, agent_id, pool, trigger, requested_by, state, ended_at)
+    SELECT %s, %s, %s, a.id, 'fake', 'manual', 'ann', 'succeeded', now() FROM agent a WHERE a.name = %s
+)
+INSERT INTO boot_point (id, replica_id, run_uid, sequence, name, state, kind, epoch, chain, consistency, instant,
+    incarnation, committed_at, ended_at)
+VALUES (%s, %s, %s, 1, 'V20261203_093000', 'committed', 'full', 1, 1, 'fs', %s, gen_random_uuid(), now(), now())
+"""
 
 
 @pytest.fixture
@@ -338,7 +385,8 @@ def test_two_checks_of_a_host_go_on_at_a_time_and_the_others_wait(four: Bench) -
         assert len(four.tests()) <= 2
     assert [four.item(uid)["state"] for uid in asked] == ["running", "running", "waiting", "waiting"]
     # A test of a person takes no place.
-    four.until(lambda uid=four.begin(3, kind="test"): four.item(uid)["state"] == "running")
+    test = four.begin(3, kind="test")
+    four.until(lambda: four.item(test)["state"] == "running")
     four.host.sights["erp1-standby"] = [Sight(state="running", agent=True)]
     four.until(lambda: four.item(asked[2])["state"] == "running")
     assert [four.item(uid)["state"] for uid in asked] == ["running", "ended", "running", "waiting"]

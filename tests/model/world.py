@@ -132,7 +132,12 @@ class World:
     def _add_job(self, agent: ModelAgent, host_id: UUID) -> int:
         disks = [{"slot": slot, "id": f"file:{path}"} for slot, path in agent.disks.items()]
         spec = jobs.read_json(
-            {"name": agent.name, "source": {"agent": agent.name, "disks": disks}, "target": [{"host": "h"}]}
+            {
+                "name": agent.name,
+                "source": {"agent": agent.name, "disks": disks},
+                "target": [{"host": "h"}],
+                "check": {"boot": "never"},
+            }
         )
         with self.database.transaction() as connection:
             row = one(

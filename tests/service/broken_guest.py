@@ -62,8 +62,8 @@ def slow(disk: Path) -> None:
 
 def _init(disk: Path, lines: str, options: str) -> None:
     head = "#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n"
-    _write(disk, "/sbin/broken-guest", head + lines)
-    _change_command_line(disk, lambda line: re.sub(r"init=\S+", "init=/sbin/broken-guest", line), options)
+    _write(disk, "/usr/sbin/broken-guest", head + lines)
+    _change_command_line(disk, lambda line: re.sub(r"init=\S+", "init=/usr/sbin/broken-guest", line), options)
 
 
 def _change_command_line(disk: Path, change: Callable[[str], str], options: str) -> None:
