@@ -226,3 +226,4 @@ def restart(context: Context) -> None:
             )
         run(connection, "UPDATE replica SET writer_until = '-infinity'")
         run(connection, "UPDATE boot_point_disk SET writer_until = '-infinity' WHERE sealed_at IS NULL")
+        run(connection, "UPDATE test_vm SET writer_until = '-infinity', enqueued_at = NULL WHERE state <> 'ended'")
