@@ -111,6 +111,12 @@ class Bench:
         self.until(lambda: self.item(uid)["state"] == "ended")
         return self.item(uid)
 
+    def running(self) -> UUID:
+        """Start a test, and wait until it runs."""
+        uid = self.begin(kind="test")
+        self.until(lambda: self.item(uid)["state"] == "running")
+        return uid
+
     def tests(self) -> list[str]:
         return sorted(name for name in self.host.vms if "-test-" in name)
 
@@ -206,8 +212,7 @@ def four(installation: Fleet, tmp_path: Path) -> Bench:
 def test_a_test_runs_cut_off_until_it_is_stopped_and_changes_no_point(bench: Bench) -> None:
     before = bench.content()
     for number in range(3):
-        uid = bench.begin(kind="test")
-        bench.until(lambda uid=uid: bench.item(uid)["state"] == "running")
+        uid = bench.running()
         item = bench.item(uid)
         assert bench.tests() == [item["vm"]]
         assert all(nic.network is None for nic in bench.host.vms[item["vm"]].nics)
@@ -239,8 +244,7 @@ def test_a_test_ends_by_itself_when_its_time_is_over(bench: Bench) -> None:
 @pytest.mark.parametrize("step", STEPS["start"])
 def test_a_worker_that_dies_while_it_starts_one_leaves_nothing_behind(bench: Bench, step: str) -> None:
     bench.host.fail_at("start", step, Died())
-    uid = bench.begin(kind="test")
-    bench.until(lambda: bench.item(uid)["state"] == "running")
+    uid = bench.running()
     assert bench.tests() == [bench.item(uid)["vm"]]
     bench.stop(uid)
     bench.ended(uid)
@@ -262,8 +266,7 @@ def test_what_was_stopped_while_a_dead_worker_had_half_started_it_goes_too(bench
 
 @pytest.mark.parametrize("step", STEPS["stop"])
 def test_a_worker_that_dies_while_it_ends_one_is_followed_by_another(bench: Bench, step: str) -> None:
-    uid = bench.begin(kind="test")
-    bench.until(lambda: bench.item(uid)["state"] == "running")
+    uid = bench.running()
     bench.host.fail_at("stop", step, Died())
     bench.stop(uid)
     bench.ended(uid)
@@ -279,8 +282,7 @@ def _nothing_left(bench: Bench) -> None:
 
 
 def test_an_end_waits_for_a_host_that_is_away_and_holds_the_point_meanwhile(bench: Bench) -> None:
-    uid = bench.begin(kind="test")
-    bench.until(lambda: bench.item(uid)["state"] == "running")
+    uid = bench.running()
     bench.host.reachable = False
     bench.stop(uid)
     bench.round()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -168,7 +169,8 @@ def test_no_sign_of_success_outweighs_a_failure_that_is_in_sight(
     (where, said), (elsewhere, good) = FAILURES[failure], SUCCESSES[success]
     texts = {"serial": "", "text": "", "firmware": "", elsewhere: good}
     texts[where] = f"{texts[where]}\n{said}" if before or texts[where] else said
-    sight = Sight(state=state, agent=agent, written_bytes=written, picture=b"still", **texts)
+    sight = Sight(state=state, agent=agent, written_bytes=written, picture=b"still")
+    sight = replace(sight, serial=texts["serial"], text=texts["text"], firmware=texts["firmware"])
     found = judge(seen, sight, seconds)[1]
     assert found is not None
     assert found.verdict != Verdict.BOOTS
@@ -209,8 +211,8 @@ def test_a_machine_of_which_only_a_picture_is_known_boots_when_it_has_written_an
         for number in range(10)
     ]
     # A cursor blinks.
-    done = {"read_bytes": 90 * MiB, "written_bytes": 3 * MiB}
-    up = [Sight(state="running", picture=bytes([200 + number % 2]), cpu_seconds=20.0, **done) for number in range(300)]
+    written = Sight(state="running", cpu_seconds=20.0, read_bytes=90 * MiB, written_bytes=3 * MiB)
+    up = [replace(written, picture=bytes([200 + number % 2])) for number in range(300)]
     seconds, found = _watch(booting + up)
     assert found is not None
     assert found.verdict == Verdict.BOOTS
