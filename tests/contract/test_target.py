@@ -662,3 +662,18 @@ def test_a_change_made_outside_bootpoint_is_drift(bench: Bench) -> None:
     vm = next(vm for vm in bench.target.inspect_host().vms if vm.name == bench.replica.vm_name)
     bench.driver.hooks.guest_write(bench.replica, vm, "system", 0, b"guest" * 1024)
     assert bench.journal().drift
+
+
+def test_a_test_vm_is_looked_at_without_being_disturbed(bench: Bench) -> None:
+    first = bench.point(None, (0, b"boots or not"))
+    assert bench.target.look(bench.replica, "t1").state == "absent"
+    bench.target.start(bench.replica, StartRequest(point_id=first.point_id, test_id="t1"))
+    for _ in range(2):
+        sight = bench.target.look(bench.replica, "t1")
+        assert sight.state == "running"
+        assert sight.resets == 0
+    assert bench.target.look(bench.replica, "t2").state == "absent"
+    assert bench.target.inspect_host().running_memory_bytes >= bench.replica.memory_bytes
+    bench.target.stop(bench.replica, "t1")
+    assert bench.target.look(bench.replica, "t1").state == "absent"
+    assert bench.read(first.point_id) == _at(None, (0, b"boots or not"))

@@ -24,6 +24,8 @@ name = "one"
 [source]
 agent = "src"
 disks = [{{ slot = "system", id = "file:{disk}" }}]
+[check]
+boot = "never"
 [[target]]
 host = "fk"
 """
@@ -209,6 +211,40 @@ def test_job_init_writes_a_file_that_apply_takes(up: Up) -> None:
     assert f"file:{up.disk}" in written.stdout
     (up.folder / "src.toml").write_text(written.stdout)
     assert up.json("job", "apply", str(up.folder / "src.toml"))["items"][0]["result"] == "created"
+
+
+def test_a_test_boot_and_a_boot_check(job: Up) -> None:
+    job.json("job", "run", "one", "--wait")
+    assert job.json("switch", "list") == {"items": []}
+    started = job.json("switch", "test", "one", "--for", "2h", "--wait")
+    assert (started["state"], started["kind"], started["host"], started["problem"]) == ("running", "test", "fk", None)
+    assert started["vm"].startswith(f"one-standby-test-{started['id']}-")
+    assert started["vm"] in {vm["name"] for vm in job.json("vm", "list", "fk")["items"]}
+    used = job.json("point", "show", "one", "latest")["in_use_by"]
+    assert [use["kind"] for use in used] == ["test"]
+    listed = job.call("switch", "list").stdout
+    assert started["vm"] in listed
+    ended = job.json("switch", "stop", str(started["id"]), "--wait")
+    assert ended["state"] == "ended"
+    assert started["vm"] not in {vm["name"] for vm in job.json("vm", "list", "fk")["items"]}
+    assert job.json("switch", "list") == {"items": []}
+    assert [item["id"] for item in job.json("switch", "list", "--all")["items"]] == [started["id"]]
+
+    checked = job.json("point", "check", "one", "latest")
+    assert checked["boot"]["verdict"] == "boots"
+    assert set(checked["boot"]) == {"verdict", "at", "duration_seconds", "screenshot", "reason"}
+    assert job.json("point", "list", "one")["items"][0]["boot"] == checked["boot"]
+    assert "boots, seen after" in job.call("point", "check", "one", "latest").stdout
+    # The fake host has no screens.
+    shot = job.call("point", "show", "one", "latest", "--screenshot", str(job.folder / "shot.png"), "-o", "json")
+    assert (shot.returncode, json.loads(shot.stderr)["code"]) == (3, "no_such_point")
+
+    for words, code in (
+        (("switch", "stop", "99"), 3),
+        (("switch", "test", "one", "--for", "soon"), 2),
+        (("point", "check", "one", "V1"), 3),
+    ):
+        assert job.call(*words).returncode == code, words
 
 
 def test_one_up_a_state_directory_and_its_end_is_clean(job: Up) -> None:

@@ -139,6 +139,7 @@ class World:
                 "name": agent.name,
                 "source": {"agent": agent.name, "disks": disks},
                 "target": [{"host": "h", "points": POINTS}],
+                "check": {"boot": "never"},
             }
         )
         with self.database.transaction() as connection:

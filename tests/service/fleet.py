@@ -136,8 +136,12 @@ class Fleet:
         consistency: str = "crash",
         target: dict[str, Any] | None = None,
         scripts: dict[str, Any] | None = None,
+        check: dict[str, Any] | None = None,
     ) -> int:
-        """Write a job of files on one host; ``target`` and ``scripts`` are what its file says of those."""
+        """Write a job of files on one host; ``target``, ``scripts`` and ``check`` are what its file says of those.
+
+        Unless ``check`` says otherwise no boot check comes by itself: a test would meet it at any moment.
+        """
         from bootpoint_common import job as jobs
 
         with self.database.transaction() as connection:
@@ -154,6 +158,7 @@ class Fleet:
                     },
                     "target": [{"host": on["name"], **(target or {})}],
                     "scripts": scripts or {},
+                    "check": {"boot": "never"} | (check or {}),
                 }
             )
             row = one(

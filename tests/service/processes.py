@@ -252,6 +252,7 @@ class Processes:
         file = self.directory / f"{name}.toml"
         file.write_text(
             f'name = "{name}"\n[source]\nagent = "{agent}"\nconsistency = "crash"\ndisks = [{listed}]\n'
+            '[check]\nboot = "never"\n'
             f'[[target]]\nhost = "{HOST}"\npoints = 22\nstorage = {{ name = "{self.storage}" }}\n'
             'vm = { cpus = 1, memory = "128MiB" }\n'
         )

@@ -47,6 +47,7 @@ class Protected:
         scratch: Directory for copies.
         scripts: What the job file says of scripts.
         points: How many points the job keeps.
+        memory: Memory of its standby.
         copies: The source at the instant of each run, by run and slot.
         job: Number of the job.
     """
@@ -59,13 +60,16 @@ class Protected:
     scratch: Path
     scripts: dict[str, Any] | None = None
     points: int = 22
+    memory: str = "64MiB"
     copies: dict[UUID, dict[str, Path]] = field(default_factory=dict)
     job: int = 0
 
     def __post_init__(self) -> None:
         self.scratch.mkdir(parents=True, exist_ok=True)
         self.fleet.add_agent(self.name, list(self.disks.values()), pool=POOL)
-        target = {"storage": {"name": str(self.storage)}, "vm": {"cpus": 1, "memory": "64MiB"}, "points": self.points}
+        target = {
+            "storage": {"name": str(self.storage)}, "vm": {"cpus": 1, "memory": self.memory}, "points": self.points
+        }  # fmt: skip
         self.job = self.fleet.add_job(
             self.name, self.name, self.disks, self.host_id, target=target, scripts=self.scripts
         )

@@ -52,6 +52,8 @@ name = "{name}"
 agent = "src"
 consistency = "crash"
 disks = [{{ slot = "system", id = "file:{disk}" }}]
+[check]
+boot = "never"
 [[target]]
 host = "{name}"
 storage = {{ name = "{storage}" }}

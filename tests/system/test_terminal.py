@@ -37,6 +37,8 @@ name = "{name}"
 [source]
 agent = "{agent}"
 disks = [{{ slot = "system", id = "file:{disk}" }}]
+[check]
+boot = "never"
 [[target]]
 host = "{host}"
 """

@@ -27,6 +27,7 @@ from .examine import examine
 from .opening import open_point
 from .replicate import replicate
 from .request import answer_request
+from .trial import trial
 from .verify import verify
 
 _log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "consolidate": consolidate,
     "verify": verify,
     "examine": examine,
+    "trial": trial,
     "request": answer_request,
 }
 

@@ -11,9 +11,11 @@ from uuid import UUID
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import kept, outbox, point
 from bootpoint_common.store import run as runs
+from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import Connection, Row, one, rows, run
 from bootpoint_common.store.point import State
 
+from . import bootcheck
 from .admission import start_message
 from .context import Context
 from .examine import request_missing
@@ -51,6 +53,8 @@ def reap(context: Context) -> None:
         _expire_runs(connection)
         _forget_requests(connection)
         request_missing(connection)
+        trials.enqueue(connection, RESEND_SECONDS)
+        bootcheck.attend(connection)
         suspects = rows(connection, _SUSPECTS, SILENT_SECONDS, STALLED_SECONDS)
         ended = rows(connection, _LEFT_STREAMS, RESEND_SECONDS)
     for suspect in suspects:
@@ -244,3 +248,4 @@ def restart(context: Context) -> None:
             )
         run(connection, "UPDATE replica SET writer_until = '-infinity'")
         run(connection, "UPDATE boot_point_disk SET writer_until = '-infinity' WHERE sealed_at IS NULL")
+        run(connection, "UPDATE test_vm SET writer_until = '-infinity', enqueued_at = NULL WHERE state <> 'ended'")

@@ -18,7 +18,7 @@ from bootpoint_common.store import job as rows
 from bootpoint_common.store import run as runs
 from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import job as jobs
-from bootpoint_ops import read
+from bootpoint_ops import read, trial
 from bootpoint_ops.cli.disk import fresh_disks, refresh
 from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import Session, confirm, emit, fields, output_option, say, session, table, waiting
@@ -193,6 +193,7 @@ def show(name: str) -> None:
     """Show a job: its state, its targets, and what comes next."""
     with session().env.database.transaction() as connection:
         item = read.job(connection, name)
+        skipped = trial.skipped(connection, item["id"])
     last, source = item["last_run"], item["source"]
     pairs = [
         *(("name", item["name"]), ("number", item["id"]), ("revision", item["revision"])),
@@ -204,6 +205,7 @@ def show(name: str) -> None:
         ("last run", f"{last['id']} {last['state']} {last['reason'] or ''} {last['ended_at']}" if last else None),
         ("unprotected disks", ", ".join(item["unprotected_disks"])),
         *((f"target {t['host']}", _target_line(t)) for t in item["targets"]),
+        *((f"boot check {s['host']}", f"skipped at {s['at']}: {s['message']}") for s in skipped),
     ]
     emit(item, fields(pairs))
 

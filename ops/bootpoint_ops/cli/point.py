@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from bootpoint_common.store import outbox
 from bootpoint_common.store.database import Connection, Row, one
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.units import format_size
-from bootpoint_ops import read
+from bootpoint_ops import read, trial
 from bootpoint_ops.cli.output import Session, emit, fields, output_option, session, table, waiting
 
 #: Seconds between two looks for the end of a verification.
@@ -67,10 +68,22 @@ def _find(here: Session, job: str, name: str, host: str | None) -> tuple[Replica
 @click.argument("job", metavar="J")
 @click.argument("name", metavar="P")
 @_HOST
+@click.option(
+    "--screenshot",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Write the picture of its last boot check there, as PNG.",
+)
 @output_option
-def show(job: str, name: str, host: str | None) -> None:
+def show(job: str, name: str, host: str | None, file: Path | None) -> None:
     """Show a boot point; P is its name, or `latest`."""
-    _, item = _find(session(), job, name, host)
+    here = session()
+    replica, item = _find(here, job, name, host)
+    if file is not None:
+        with here.env.database.transaction() as connection:
+            point_id = read.point_id(connection, replica, name)
+            file.write_bytes(trial.picture(connection, replica, item["name"], point_id))
     _show(item)
 
 
@@ -104,7 +117,7 @@ def _show(item: dict[str, Any]) -> None:
             ("digest", item["read_digest"]),
             ("verified", item["verified_at"]),
         ),
-        *(("damaged", item["damaged_at"]), ("pinned", _pin_line(item["pinned"]))),
+        *(("damaged", item["damaged_at"]), ("boot", _boot(item["boot"])), ("pinned", _pin_line(item["pinned"]))),
         ("in use by", "\n".join(f"{use['kind']} {use['holder']}" for use in item["in_use_by"])),
         ("disks", "\n".join(disks)),
         ("start", _start_of(item["profile"])),
@@ -124,6 +137,12 @@ def _start_of(profile: dict[str, Any] | None) -> str | None:
         return None
     problems = [f"{'' if each['bootable'] else 'will not boot: '}{each['text']}" for each in profile["problems"]]
     return "\n".join([f"conversion {profile['route']}", *profile["actions"], *problems])
+
+
+def _boot(boot: dict[str, Any] | None) -> str | None:
+    if boot is None:
+        return None
+    return f"{boot['verdict']} at {boot['at']}: {boot.get('reason')}"
 
 
 @point.command()

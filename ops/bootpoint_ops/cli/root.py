@@ -11,7 +11,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_ops.cli import agent, disk, host, job, pin, plan, point, process, run, vm
+from bootpoint_ops.cli import agent, check, disk, host, job, pin, plan, point, process, run, switch, vm
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, usage
 
 
@@ -77,6 +77,7 @@ point.point.add_command(pin.unpin)
 
 for _command in (
     *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),
-    *(host.host, agent.agent, disk.disk, job.job, run.run, point.point, vm.vm),
+    *(host.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
+    switch.switch,
 ):
     main.add_command(_command)

@@ -46,6 +46,9 @@ name = "{job}"
 agent = "{job}"
 disks = [{{ slot = "system", id = "file:{disk}" }}]
 
+[check]
+boot = "never"             # the demo starts every point itself
+
 [[target]]
 host = "{host}"
 vm = {{ name = "{vm}", cpus = {cpus}, memory = "{memory}", firmware = "{firmware}" }}

@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.sight import Sight
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,6 +297,7 @@ class HostInfo:
         vms: All VMs on it.
         problems: What is missing, each a sentence with its remedy; empty when all is well.
         hints: What it could have besides, each a sentence; without it some machines don't boot there.
+        running_memory_bytes: Memory that its running VMs have been given.
     """
 
     version: str
@@ -308,6 +310,7 @@ class HostInfo:
     vms: tuple[VirtualMachine, ...]
     problems: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
+    running_memory_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -504,6 +507,13 @@ class Target(Protocol):
 
     def stop(self, replica: Replica, test_id: str | None) -> None:
         """End a VM that `start` made; a test's definition and scratch layer go with it."""
+
+    def look(self, replica: Replica, test_id: str) -> Sight:
+        """Look at a test VM from outside; it is not disturbed, and one that isn't there is ``absent``.
+
+        Raises:
+            RetryableError: ``host_unreachable``.
+        """
 
     def close(self) -> None:
         """End the session; may be called twice."""

@@ -32,6 +32,7 @@ from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader, FakeWriter
 from bootpoint_worker.targets.fake_journal import Manifest, identities, runbook
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.sight import Sight
 
 __all__ = ["STEPS", "FakeHost", "FakeTarget", "Pause", "connect"]
 
@@ -82,6 +83,7 @@ class FakeTarget:
                 buses=BUSES,
                 nic_models=NIC_MODELS,
                 vms=host.virtual_machines(),
+                running_memory_bytes=host.running_memory_bytes(),
             )
         host.fire("inspect_host", "done", self._session)
         return info
@@ -266,6 +268,12 @@ class FakeTarget:
                 standby.stop(call, manifest)
             else:
                 standby.stop_test(call, manifest, test_id)
+
+    def look(self, replica: Replica, test_id: str) -> Sight:
+        """Look at a test VM; see `FakeHost.sights`."""
+        with calling(self._session, "look", replica, locked=False) as call, self._host.lock:
+            manifest = call.find()
+            return Sight(state="absent") if manifest is None else standby.look(call, manifest, test_id)
 
     def close(self) -> None:
         """End the session; may be called twice."""

@@ -29,6 +29,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "start": ("called", "scratch", "define", "run", "done"),
     "examine": ("called", "journal", "done"),
     "stop": ("called", "end", "scratch", "done"),
+    "look": ("called", "done"),
     "write": ("called", "done"),
     "zero": ("called", "done"),
     "read": ("called", "done"),

@@ -6,7 +6,7 @@ Everything here but `Machine.locked_place` is short, and asks for `Machine.lock`
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from uuid import UUID
@@ -16,6 +16,7 @@ from bootpoint_common.units import GiB
 from bootpoint_worker.targets.base import Network, Nic, Replica, Storage, VirtualMachine
 from bootpoint_worker.targets.fake_journal import Branch, Manifest
 from bootpoint_worker.targets.fake_layer import FakeLayer
+from bootpoint_worker.targets.sight import Sight
 
 #: Where a replica's manifest lies: storage, folder, name of the VM.
 Place = tuple[str, str, str]
@@ -41,7 +42,8 @@ class Fence:
 
 @dataclass(slots=True)
 class FakeVm:
-    """A VM definition on the fake host; scratch layers by slot, empty for a VM that bootpoint did not make."""
+    """A VM definition on the fake host; scratch layers by slot, empty for a VM that bootpoint did not make; ``looks``
+    says how often it was looked at."""
 
     name: str
     uuid: str
@@ -50,6 +52,7 @@ class FakeVm:
     layers: Mapping[str, str] | None = None
     nics: tuple[Nic, ...] = ()
     serial_log: str | None = None
+    looks: int = 0
 
 
 class Hold:
@@ -83,6 +86,7 @@ class Machine:
         layers: Files of disks, by identity.
         fences: Fences, by the layer's identity; they outlive the layer.
         vms: VM definitions, by name.
+        sights: What a test VM shows at each look, the last one for ever, by the name of its standby.
     """
 
     def __init__(self, name: str, storages: Mapping[str, int], networks: tuple[str, ...]) -> None:
@@ -99,6 +103,7 @@ class Machine:
         self.layers: dict[str, FakeLayer] = {}
         self.fences: dict[str, Fence] = {}
         self.vms: dict[str, FakeVm] = {}
+        self.sights: dict[str, Sequence[Sight]] = {}
         self._holds: list[Hold] = []
         self._place_locks: dict[Place, threading.Lock] = {}
         self._numbers = 0
@@ -163,6 +168,11 @@ class Machine:
     def virtual_machines(self) -> tuple[VirtualMachine, ...]:
         """Return all VMs, by name."""
         return tuple(VirtualMachine(vm.name, vm.uuid, vm.state, vm.replica_id) for _, vm in sorted(self.vms.items()))
+
+    def running_memory_bytes(self) -> int:
+        """Return the memory of all running VMs of replicas."""
+        sizes = {m.replica.replica_id: m.replica.memory_bytes for m in self.manifests.values()}
+        return sum(sizes.get(vm.replica_id, 0) for vm in self.vms.values() if vm.replica_id and vm.state == "running")
 
     def storage_list(self) -> tuple[Storage, ...]:
         """Return all storages with the room that is left."""

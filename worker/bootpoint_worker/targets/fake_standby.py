@@ -16,9 +16,13 @@ from bootpoint_worker.targets.fake_journal import Manifest, identities
 from bootpoint_worker.targets.fake_layer import FakeLayer
 from bootpoint_worker.targets.fake_machine import FakeVm
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.sight import Sight
 
 #: Why nothing is converted here.
 NO_MEANS = "the fake host converts nothing"
+
+#: What a test VM shows when nobody said what it should.
+_UP = (Sight(state="running", serial="fake login: "),)
 
 
 def remake(call: Call, manifest: Manifest, point: JournalPoint) -> Manifest:
@@ -132,6 +136,18 @@ def stop_test(call: Call, manifest: Manifest, test_id: str) -> None:
             call.host.layers.pop(identity, None)
         left = {name: layers for name, layers in manifest.tests.items() if name != test_id}
         call.store(replace(manifest, tests=left))
+
+
+def look(call: Call, manifest: Manifest, test_id: str) -> Sight:
+    """Return what a test VM is to show at this look."""
+    vm = call.host.vms.get(manifest.test_name(test_id))
+    if vm is None or vm.replica_id != manifest.replica.replica_id:
+        return Sight(state="absent")
+    if vm.state != "running":
+        return Sight(state="off", why="destroyed")
+    script = call.host.sights.get(manifest.replica.vm_name, _UP)
+    vm.looks += 1
+    return script[min(vm.looks, len(script)) - 1]
 
 
 def undefine_all(call: Call, manifest: Manifest) -> None:

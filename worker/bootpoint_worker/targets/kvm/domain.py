@@ -15,6 +15,9 @@ from bootpoint_worker.targets.base import Nic
 #: XML namespace of our element in a domain's metadata.
 NAMESPACE = "urn:bootpoint:replica:1"
 
+#: Name of the port of the QEMU guest agent.
+GUEST_AGENT = "org.qemu.guest_agent.0"
+
 #: Disk bus -> (prefix of the device names, letters at most).
 BUSES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 
@@ -52,6 +55,9 @@ class Definition:
         serial_log: Absolute path that the first serial port is written to.
         bridges: Which of the networks' names are bridges, not libvirt networks.
         test_id: The test that it is made for.
+        console_log: Absolute path that gets a copy of what the guest writes to its first serial port, which people can
+            use at the same time. Not together with ``serial_log``.
+        firmware_log: Absolute path that gets what the firmware says of itself.
     """
 
     name: str
@@ -68,6 +74,8 @@ class Definition:
     serial_log: str | None = None
     bridges: frozenset[str] = frozenset()
     test_id: str | None = None
+    console_log: str | None = None
+    firmware_log: str | None = None
 
 
 def domain_xml(definition: Definition) -> str:
@@ -89,7 +97,7 @@ def domain_xml(definition: Definition) -> str:
     _disks(devices, definition.disks)
     for nic in definition.nics:
         _nic(devices, nic, definition)
-    _consoles(devices, definition.serial_log)
+    _consoles(devices, definition)
     ET.register_namespace("bootpoint", NAMESPACE)
     ET.indent(root)
     return ET.tostring(root, encoding="unicode") + "\n"
@@ -150,11 +158,22 @@ def _nic(devices: ET.Element, nic: Nic, definition: Definition) -> None:
         ET.SubElement(element, "link", state="down")
 
 
-def _consoles(devices: ET.Element, serial_log: str | None) -> None:
-    serial = ET.SubElement(devices, "serial", type="file" if serial_log else "pty")
-    if serial_log:
-        ET.SubElement(serial, "source", path=serial_log)
+def _consoles(devices: ET.Element, definition: Definition) -> None:
+    serial = ET.SubElement(devices, "serial", type="file" if definition.serial_log else "pty")
+    if definition.serial_log:
+        ET.SubElement(serial, "source", path=definition.serial_log)
+    elif definition.console_log:
+        ET.SubElement(serial, "log", file=definition.console_log, append="off")
     ET.SubElement(serial, "target", port="0")
+    if definition.firmware_log:
+        # SeaBIOS writes there at each reset, so a reset that nobody watched can be counted afterwards.
+        firmware = ET.SubElement(devices, "serial", type="file")
+        ET.SubElement(firmware, "source", path=definition.firmware_log)
+        ET.SubElement(firmware, "target", type="isa-debug")
+        ET.SubElement(firmware, "address", type="isa", iobase="0x402")
+    # By which a guest with the QEMU guest agent can say that it is up; to others it is one more device.
+    channel = ET.SubElement(devices, "channel", type="unix")
+    ET.SubElement(channel, "target", type="virtio", name=GUEST_AGENT)
     ET.SubElement(devices, "graphics", type="vnc", port="-1", autoport="yes", listen="127.0.0.1")
     video = ET.SubElement(devices, "video")
     ET.SubElement(video, "model", type="vga")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from bootpoint_common.errors import Code, error
+from bootpoint_common.units import KiB
 from bootpoint_worker.targets.base import VirtualMachine
 from bootpoint_worker.targets.kvm import domain
 from bootpoint_worker.targets.kvm.session import Session, unreachable
@@ -109,6 +110,19 @@ class Hypervisor:
                     if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # else it ended since it was listed
                         raise
         return found
+
+    def running_memory_bytes(self) -> int:
+        """Return the memory that all running VMs have been given."""
+        libvirt = self._module()
+        total = 0
+        with self.connection() as connection:
+            for machine in connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE):
+                try:
+                    total += machine.info()[1] * KiB
+                except libvirt.libvirtError as exc:
+                    if exc.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:  # it ended since it was listed
+                        raise
+        return total
 
     def state(self, name: str) -> tuple[str, str] | None:
         """Return whether a VM is ``running`` or ``off``, and its persistent definition; None when there is none."""

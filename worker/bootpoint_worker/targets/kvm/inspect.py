@@ -50,6 +50,7 @@ def inspect_host(host: Host) -> HostInfo:
         vms=tuple(vm for vm, _ in host.hypervisor.machines()),
         problems=_problems(host, probe, libvirt, qemu),
         hints=hints(host),
+        running_memory_bytes=host.hypervisor.running_memory_bytes(),
     )
 
 

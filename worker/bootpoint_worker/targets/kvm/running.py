@@ -142,7 +142,8 @@ def _run(host: Host, manifest: journal.Manifest, machine: journal.Machine, *, pa
 
 
 def _without_test(place: Place, before: Snapshot, test: journal.Machine) -> Snapshot:
-    words = [word for layer in test.layers for word in ("remove", layer.file, "-")]
+    files = [*(layer.file for layer in test.layers), *standby.logs_of(test.test_id or "")]
+    words = [word for file in files for word in ("remove", file, "-")]
     after = msgspec.structs.replace(
         before.manifest, tests=tuple(other for other in before.manifest.tests if other.test_id != test.test_id)
     )

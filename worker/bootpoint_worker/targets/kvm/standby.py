@@ -20,7 +20,7 @@ from uuid import UUID
 
 import msgspec
 
-from bootpoint_common.errors import Code, error
+from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.base import Nic, Replica
 from bootpoint_worker.targets.kvm import domain, journal
 from bootpoint_worker.targets.kvm.host import Host
@@ -114,7 +114,14 @@ def sweep(place: Place, before: Snapshot, after: journal.Manifest) -> Snapshot:
 
 def define(host: Host, place: Place, manifest: journal.Manifest, machine: journal.Machine) -> None:
     """Write the definition of the standby or of a test over its scratch layers."""
-    host.hypervisor.define(definition(host, place.directory, manifest, machine))
+    wanted = definition(host, place.directory, manifest, machine)
+    try:
+        host.hypervisor.define(wanted)
+    except BootpointError as problem:
+        if problem.code != Code.HOST_UNSUPPORTED or wanted.firmware_log is None:
+            raise
+        # An older libvirt has no such port: then resets are seen in what UEFI writes, and those of a BIOS are not.
+        host.hypervisor.define(replace(wanted, firmware_log=None))
 
 
 def definition(host: Host, directory: str, manifest: journal.Manifest, machine: journal.Machine) -> domain.Definition:
@@ -142,7 +149,14 @@ def definition(host: Host, directory: str, manifest: journal.Manifest, machine: 
         serial_log=machine.serial_log,
         bridges=frozenset(nic.network for nic in replica.nics if nic.network and nic.network not in networks),
         test_id=machine.test_id,
+        console_log=None if machine.test_id is None else posixpath.join(directory, logs_of(machine.test_id)[0]),
+        firmware_log=None if machine.test_id is None else posixpath.join(directory, logs_of(machine.test_id)[1]),
     )
+
+
+def logs_of(test_id: str) -> tuple[str, str]:
+    """Return the names of a test's files for what its guest and its firmware say."""
+    return f"test-{test_id}.serial.log", f"test-{test_id}.firmware.log"
 
 
 def machine_name(replica: Replica, test_id: str | None) -> str:

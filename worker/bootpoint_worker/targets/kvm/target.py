@@ -30,6 +30,7 @@ from bootpoint_worker.targets.kvm import (
     find,
     inspect,
     journal,
+    look,
     opening,
     running,
     script,
@@ -45,6 +46,7 @@ from bootpoint_worker.targets.kvm.reader import KvmReader, open_file
 from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
 from bootpoint_worker.targets.kvm.ssh import SshSession
 from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
+from bootpoint_worker.targets.sight import Sight
 
 
 class KvmTarget:
@@ -197,6 +199,10 @@ class KvmTarget:
     def stop(self, replica: Replica, test_id: str | None) -> None:
         """See `Target.stop`."""
         running.stop(self.host, replica, test_id)
+
+    def look(self, replica: Replica, test_id: str) -> Sight:
+        """See `Target.look`."""
+        return look.look(self.host, replica, test_id)
 
     def find_replicas(self) -> list[find.FoundReplica]:
         """Return every replica that the host knows of itself, for work without a database."""

@@ -12,7 +12,7 @@ done
 for stem; do
   rm -f -- "$stem".*.qcow2
 done
-rm -f RUNBOOK.txt runbook-*.xml run/* run/.*.new .*.new
+rm -f RUNBOOK.txt runbook-*.xml test-*.log* run/* run/.*.new .*.new
 sync .
 rm -f manifest.json
 sync .

@@ -1,0 +1,63 @@
+"""What can be seen of a test VM on a KVM host: screen, firmware, disks, resets; locally and over SSH."""
+
+from __future__ import annotations
+
+import pytest
+
+from bootpoint_common.units import GRAIN
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.kvm.picture import SIGNATURE
+from bootpoint_worker.targets.sight import Sight
+from tests.integration.kvm.conftest import Bench
+from tests.service.process import wait_for
+
+
+@pytest.mark.parametrize("way", ["bench", "ssh"])
+def test_a_machine_without_a_boot_sector_shows_itself(request: pytest.FixtureRequest, way: str) -> None:
+    bench: Bench = request.getfixturevalue(way)
+    target = bench.connect()
+    target.create(bench.replica)
+    bench.point(target, None, bytes(GRAIN))
+    assert target.look(bench.replica, "t1").state == "absent"
+    vm = target.start(bench.replica, StartRequest(test_id="t1"))
+
+    def seen() -> Sight | None:
+        sight = target.look(bench.replica, "t1")
+        told = [text for text in (sight.text or "", sight.firmware) if "No bootable device" in text]
+        return sight if len(told) == 2 else None
+
+    sight = wait_for(seen, "the firmware to give up")
+    assert sight is not None
+    assert (sight.state, sight.resets, sight.agent) == ("running", 0, False)
+    assert 512 <= sight.read_bytes < GRAIN
+    assert sight.written_bytes == 0
+    assert sight.cpu_seconds > 0
+    assert sight.picture is not None
+    assert sight.picture.startswith(SIGNATURE)
+    # The picture stands still, and so it stays the same to the byte.
+    assert wait_for(lambda: target.look(bench.replica, "t1").picture == sight.picture, "the same picture")
+    bench.host.virsh("reset", vm.name)
+    wait_for(lambda: target.look(bench.replica, "t1").resets == 1, "the reset to be seen")
+    bench.host.virsh("reset", vm.name)
+    wait_for(lambda: target.look(bench.replica, "t1").resets == 2, "the second reset to be seen")
+    memory = target.inspect_host().running_memory_bytes
+    assert memory >= bench.replica.memory_bytes
+    bench.host.virsh("destroy", vm.name)
+    off = target.look(bench.replica, "t1")
+    assert (off.state, off.why) == ("off", "destroyed")
+    assert "No bootable device" in off.firmware
+    target.stop(bench.replica, "t1")
+    assert target.look(bench.replica, "t1").state == "absent"
+    assert not list(bench.directory.glob("test-*"))
+
+
+def test_a_test_s_serial_port_can_be_used_while_it_is_written_down(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    bench.point(target, None, bytes(GRAIN))
+    vm = target.start(bench.replica, StartRequest(test_id="t1"))
+    assert bench.host.virsh("ttyconsole", vm.name).strip().startswith("/dev/pts/")
+    assert "org.qemu.guest_agent.0" in bench.host.virsh("dumpxml", vm.name)
+    assert (bench.directory / "test-t1.serial.log").exists()
+    target.remove(bench.replica)
+    assert not bench.directory.exists()

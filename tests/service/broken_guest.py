@@ -1,0 +1,89 @@
+"""Guests that don't boot, each in its own way, and one that takes its time: changes to a disk of `guest_disk`."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from bootpoint_ops.guest_disk import PARTITION_OFFSET, read_file
+
+#: Seconds that the slow guest sleeps before it asks for a login.
+SLOW_SECONDS = 60
+
+#: A UUID that no file system has.
+NO_ROOT = "11111111-1111-1111-1111-111111111111"
+
+_CONFIG = "/boot/grub/grub.cfg"
+
+
+def zeroed_mbr(disk: Path) -> None:
+    """Overwrite the first sector."""
+    with disk.open("r+b") as file:
+        file.write(bytes(512))
+
+
+def zeroed_boot_code(disk: Path) -> None:
+    """Overwrite the boot code; the mark of a boot sector stays, so the firmware runs what is there."""
+    with disk.open("r+b") as file:
+        file.write(bytes(440))
+
+
+def removed_initrd(disk: Path) -> None:
+    """Delete the initramfs: the kernel finds nothing to mount."""
+    listed = _debugfs(disk, ["ls -p /boot"])
+    names = re.findall(r"/(initrd\.img[^/]*)/", listed)
+    assert names, listed
+    _debugfs(disk, [f"rm /boot/{name}" for name in names], write=True)
+
+
+def wrong_root(disk: Path) -> None:
+    """Name a root file system that isn't there; without ``panic=`` the initramfs ends in its shell."""
+    _change_command_line(disk, lambda line: re.sub(r"root=UUID=\S+", f"root=UUID={NO_ROOT}", line), "")
+
+
+def panic(disk: Path, *, again: int) -> None:
+    """Let init end, so that the kernel panics; after ``again`` seconds it resets the machine, 0: never."""
+    _init(disk, "exit 1\n", f"panic={again}")
+
+
+def endless_reboot(disk: Path) -> None:
+    """Reset the machine as soon as its root is mounted, without a word."""
+    _init(disk, "mount -t proc proc /proc 2>/dev/null\necho b >/proc/sysrq-trigger\nwhile :; do sleep 1; done\n", "")
+
+
+def slow(disk: Path) -> None:
+    """Sleep, then ask for a login."""
+    lines = f"exec >/dev/ttyS0\nsleep {SLOW_SECONDS}\nprintf '\\n\\nslow-guest login: '\nwhile :; do sleep 1; done\n"
+    _init(disk, lines, "")
+
+
+def _init(disk: Path, lines: str, options: str) -> None:
+    head = "#!/bin/sh\nexport PATH=/usr/sbin:/usr/bin:/sbin:/bin\n"
+    _write(disk, "/usr/sbin/broken-guest", head + lines)
+    _change_command_line(disk, lambda line: re.sub(r"init=\S+", "init=/usr/sbin/broken-guest", line), options)
+
+
+def _change_command_line(disk: Path, change: Callable[[str], str], options: str) -> None:
+    lines = read_file(disk, _CONFIG).splitlines(keepends=True)
+    for number, line in enumerate(lines):
+        if line.startswith("linux "):
+            lines[number] = f"{change(re.sub(r' panic=[0-9]+', '', line)).rstrip()} {options}".rstrip() + "\n"
+    _write(disk, _CONFIG, "".join(lines))
+
+
+def _write(disk: Path, name: str, content: str) -> None:
+    with tempfile.NamedTemporaryFile("w") as file:
+        file.write(content)
+        file.flush()
+        commands = [f"rm {name}", f"write {file.name} {name}", f"sif {name} mode 0100755"]
+        _debugfs(disk, commands, write=True)
+    assert read_file(disk, name) == content
+
+
+def _debugfs(disk: Path, commands: list[str], *, write: bool = False) -> str:
+    words = ["debugfs", *(["-w"] if write else []), "-f", "-", f"{disk}?offset={PARTITION_OFFSET}"]
+    done = subprocess.run(words, input="\n".join(commands) + "\n", capture_output=True, text=True, check=True)
+    return done.stdout
