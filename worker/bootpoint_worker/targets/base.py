@@ -18,6 +18,8 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from bootpoint_worker.targets.standing import Standing
+
 
 @dataclass(frozen=True, slots=True)
 class Addressing:
@@ -221,6 +223,7 @@ class Journal:
         open_layers: Its layers.
         standby: ``off``, ``running`` or ``test``.
         drift: What shows that the standby was started outside bootpoint; None when nothing does.
+        standings: The standby and the tests, each with the point beneath it.
     """
 
     replica_id: UUID
@@ -233,11 +236,21 @@ class Journal:
     open_layers: tuple[Layer, ...] = ()
     standby: str = "off"
     drift: str | None = None
+    standings: tuple[Standing, ...] = ()
 
     @property
     def head(self) -> JournalPoint | None:
         """The newest committed point."""
         return self.points[-1] if self.points else None
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the standby stands; None before the first commit."""
+        return next((one for one in self.standings if one.test_id is None), None)
+
+    def point(self, point_id: UUID) -> JournalPoint | None:
+        """Return a committed point, or None."""
+        return next((point for point in self.points if point.point_id == point_id), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,7 +320,7 @@ class StartRequest:
     """How a VM is to be started from a point.
 
     Attributes:
-        point_id: The point; None for the head.
+        point_id: The point; None for the one that the standby was reverted to, else for the head.
         test_id: An id makes it a test: own name (``<vm>-test-<id>``), own MACs, isolated network, its own
             scratch layer. None starts the standby itself.
         serial_log: Absolute path on the host that the first serial port is written to; None for none.
@@ -456,8 +469,23 @@ class Target(Protocol):
     def remove(self, replica: Replica) -> None:
         """Remove the standby VM, all its points and the journal; nothing when there is none."""
 
+    def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+        """Let the standby stand on a point: its definition's disks are empty scratch layers over it, and it is off.
+
+        It stays there when newer points are committed (`Standing.held`), until it is reverted again, or started from
+        another point. No point is touched; what the old scratch layers held is kept as a branch.
+
+        Args:
+            replica: The replica.
+            point_id: The point; None for the head, which the standby then follows again.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+            RefusedError: ``standby_running``.
+        """
+
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
-        """Start a VM in a fresh scratch layer above a point.
+        """Start a VM in a fresh scratch layer above a point; a standby that was reverted to it stays reverted.
 
         Raises:
             NotFoundError: ``no_such_point``.

@@ -26,7 +26,7 @@ from bootpoint_worker.targets.base import (
     StartRequest,
     VirtualMachine,
 )
-from bootpoint_worker.targets.fake_call import Session, calling
+from bootpoint_worker.targets.fake_call import Call, Session, calling
 from bootpoint_worker.targets.fake_fault import STEPS, Pause
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader, FakeWriter
@@ -98,6 +98,7 @@ class FakeTarget:
                 running=vm is not None and vm.state == "running",
                 tested=any(test is not None and test.state == "running" for test in tests),
                 written=any(self._host.layers[name].written for name in manifest.scratch.values()),
+                standings=self._host.standings(manifest),
             )
 
     def create(self, replica: Replica, *, dry_run: bool = False) -> None:
@@ -223,15 +224,18 @@ class FakeTarget:
             with call.step("journal"):
                 del self._host.manifests[call.place]
 
+    def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+        """Let the standby stand on a point."""
+        with calling(self._session, "revert", replica) as call:
+            manifest, point = self._chosen(call, point_id)
+            return standby.revert(call, manifest, point, held=point_id is not None)
+
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
         """Start a VM in a fresh scratch layer above a point."""
         with calling(self._session, "start", replica) as call:
-            manifest = call.find()
-            if manifest is None:
-                raise call.no_point(request.point_id or "yet")
-            point = manifest.head if request.point_id is None else manifest.point(request.point_id)
-            if point is None:
-                raise call.no_point(request.point_id or "yet")
+            manifest, point = self._chosen(call, request.point_id)
+            if request.point_id is None and request.test_id is None and manifest.held:
+                manifest, point = self._chosen(call, standby.stands_on(call, manifest))
             if request.test_id is not None:
                 return standby.start_test(call, manifest, point, request, request.test_id)
             return standby.start(call, manifest, point, request)
@@ -250,6 +254,15 @@ class FakeTarget:
     def close(self) -> None:
         """End the session; may be called twice."""
         self._session.close()
+
+    def _chosen(self, call: Call, point_id: UUID | None) -> tuple[Manifest, JournalPoint]:
+        """Return the replica, and a committed point of it, or the head for None."""
+        manifest = call.find()
+        if manifest is not None:
+            found = manifest.head if point_id is None else manifest.point(point_id)
+            if found is not None:
+                return manifest, found
+        raise call.no_point(point_id or "yet")
 
     def _check_offer(self, replica: Replica) -> None:
         """Refuse a replica that asks for what the host doesn't have."""

@@ -25,6 +25,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "commit": ("called", "fence", "check", "sync", "journal", "standby", "runbook", "done"),
     "abort": ("called", "fence", "journal", "layers", "done"),
     "remove": ("called", "standby", "mark", "layers", "journal", "done"),
+    "revert": ("called", "scratch", "define", "done"),
     "start": ("called", "scratch", "define", "run", "done"),
     "stop": ("called", "end", "scratch", "done"),
     "write": ("called", "done"),

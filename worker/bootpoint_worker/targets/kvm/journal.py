@@ -26,6 +26,7 @@ import msgspec
 
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets import base
+from bootpoint_worker.targets.standing import Standing
 
 #: Version of the manifest's form; a newer one is refused, never rewritten.
 SCHEMA = 1
@@ -105,6 +106,7 @@ class Machine(msgspec.Struct, frozen=True):
         uuid: libvirt's id of a test's VM.
         started_at: When bootpoint started it; None when it didn't.
         serial_log: Where its first serial port goes.
+        held: It was reverted to this point, and a commit doesn't move it on.
     """
 
     point_id: UUID
@@ -113,6 +115,7 @@ class Machine(msgspec.Struct, frozen=True):
     uuid: UUID | None = None
     started_at: datetime | None = None
     serial_log: str | None = None
+    held: bool = False
 
 
 class Branch(msgspec.Struct, frozen=True):
@@ -226,6 +229,21 @@ def describe_layers(opened: OpenEntry) -> tuple[base.Layer, ...]:
     return tuple(base.Layer(point_id=opened.point_id, slot=layer.slot, identity=layer.file) for layer in opened.layers)
 
 
+def standings(manifest: Manifest) -> tuple[Standing, ...]:
+    """Return what stands on which point: the standby first."""
+    name = manifest.replica.vm_name
+    machines = (manifest.standby, *manifest.tests) if manifest.standby else manifest.tests
+    return tuple(
+        Standing(
+            point_id=machine.point_id,
+            vm_name=name if machine.test_id is None else f"{name}-test-{machine.test_id}",
+            test_id=machine.test_id,
+            held=machine.held,
+        )
+        for machine in machines
+    )
+
+
 def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Journal:
     """Return a journal as the interface has it."""
     return base.Journal(
@@ -239,4 +257,5 @@ def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Jou
         open_layers=describe_layers(manifest.open) if manifest.open else (),
         standby=standby,
         drift=drift,
+        standings=standings(manifest),
     )

@@ -1,9 +1,9 @@
-"""Starting VMs from points, and stopping them."""
+"""Starting VMs from points, stopping them, and letting the standby stand on another point."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 
@@ -22,7 +22,7 @@ def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine
     def again() -> VirtualMachine:
         with place.guarded():
             before = host.must_read(place, replica)
-            point = _point(host, before.manifest, request)
+            point = chosen_point(host, before.manifest, _wanted(before.manifest, request))
             if request.test_id is None:
                 return _start_standby(host, place, before, point, request)
             checked_name(request.test_id, "test_id")
@@ -31,13 +31,59 @@ def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine
     return place.retried(again)
 
 
-def _point(host: Host, manifest: journal.Manifest, request: StartRequest) -> journal.PointEntry:
-    point = manifest.point(request.point_id) if request.point_id else manifest.head
+def revert(host: Host, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+    """Move the standby's scratch layers over a point; see `Target.revert`."""
+    place = host.place(replica)
+
+    def again() -> VirtualMachine:
+        with place.guarded():
+            before = host.must_read(place, replica)
+            point = chosen_point(host, before.manifest, point_id)
+            standby.refuse_running(host, before.manifest)
+            after = _moved(host, place, before, point, held=point_id is not None)
+            host.step("revert:runbook")
+            standby.write_runbook(host, place, after.manifest)
+            vm_uuid = str(after.manifest.vm_uuid)
+            return VirtualMachine(replica.vm_name, vm_uuid, "off", after.manifest.replica.replica_id)
+
+    machine = place.retried(again)
+    host.step("revert:done")
+    return machine
+
+
+def _moved(host: Host, place: Place, before: Snapshot, point: journal.PointEntry, *, held: bool) -> Snapshot:
+    """Define the standby over a point: on the layers that it has there, if they are empty, else on new ones."""
+    standing = before.manifest.standby
+    if standing is not None and standing.point_id == point.point_id and standby.untouched(before, standing):
+        layers = standing.layers
+    else:
+        host.step("revert:scratch")
+        layers = standby.make_scratch(place, before, point)
+    machine = journal.Machine(point_id=point.point_id, layers=layers, held=held)
+    host.step("revert:define")
+    standby.define(host, place, before.manifest, machine)
+    host.step("revert:journal")
+    return standby.sweep(place, before, msgspec.structs.replace(before.manifest, standby=machine))
+
+
+def _wanted(manifest: journal.Manifest, request: StartRequest) -> UUID | None:
+    """Return which point a start means: a standby that was reverted starts from where it stands."""
+    held = manifest.standby is not None and manifest.standby.held and request.test_id is None
+    return manifest.standby.point_id if held and manifest.standby and not request.point_id else request.point_id
+
+
+def chosen_point(host: Host, manifest: journal.Manifest, point_id: UUID | None) -> journal.PointEntry:
+    """Return a committed point, or the head for None.
+
+    Raises:
+        NotFoundError: ``no_such_point``.
+    """
+    point = manifest.point(point_id) if point_id else manifest.head
     if point is None:
         raise error(
             Code.NO_SUCH_POINT,
-            f"{manifest.replica.vm_name} on host {host.name} has no point {request.point_id or 'at all'}",
-            value=str(request.point_id) if request.point_id else None,
+            f"{manifest.replica.vm_name} on host {host.name} has no point {point_id or 'at all'}",
+            value=str(point_id) if point_id else None,
             job=manifest.replica.job,
             host=host.name,
         )
@@ -48,24 +94,24 @@ def _start_standby(
     host: Host, place: Place, before: Snapshot, point: journal.PointEntry, request: StartRequest
 ) -> VirtualMachine:
     manifest = before.manifest
-    if standby.owned_state(host, manifest) == "running":
-        raise error(
-            Code.STANDBY_RUNNING,
-            f"{manifest.replica.vm_name} is running on host {host.name}",
-            job=manifest.replica.job,
-            host=host.name,
-        )
+    standby.refuse_running(host, manifest)
+    standing = manifest.standby
+    was_held = standing is not None and standing.held
     host.step("start:scratch")
     machine = journal.Machine(
         point_id=point.point_id,
         layers=standby.make_scratch(place, before, point),
         started_at=datetime.now(UTC),
         serial_log=request.serial_log,
+        held=was_held and standing is not None and standing.point_id == point.point_id,
     )
     host.step("start:define")
     standby.define(host, place, manifest, machine)
     host.step("start:journal")
-    standby.sweep(place, before, msgspec.structs.replace(manifest, standby=machine))
+    after = standby.sweep(place, before, msgspec.structs.replace(manifest, standby=machine))
+    if was_held and not machine.held:
+        host.step("start:runbook")
+        standby.write_runbook(host, place, after.manifest)
     return _run(host, manifest, machine, paused=request.paused)
 
 

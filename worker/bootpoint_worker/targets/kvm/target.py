@@ -177,6 +177,10 @@ class KvmTarget:
         """See `Target.remove`."""
         creation.remove(self.host, replica)
 
+    def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+        """See `Target.revert`."""
+        return running.revert(self.host, replica, point_id)
+
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
         """See `Target.start`."""
         return running.start(self.host, replica, request)
