@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bootpoint_common.errors import Code, error
+from bootpoint_ops.reached import Reached
 from bootpoint_worker.hostinfo import (
     LATEST,
     journal_as_json,
@@ -81,6 +82,18 @@ def _found(target: KvmTarget, direct: Direct, vm: str) -> FoundReplica:
             host=direct.address, hint="`bootpoint vm list --direct` lists its VMs",
         )  # fmt: skip
     return found
+
+
+@contextmanager
+def reach_point(direct: Direct, vm: str, name: str | None) -> Iterator[Reached]:
+    """Open a session with a point's host; nothing refers to the point, for there is no database.
+
+    Raises:
+        NotFoundError: ``no_such_vm``, ``no_such_point``.
+    """
+    with _session(direct) as target:
+        found = _found(target, direct, vm)
+        yield Reached(target, found.replica, point_of(found.journal, name), direct.virt_type)
 
 
 def vm_list(direct: Direct) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -738,3 +739,18 @@ def test_a_test_says_which_point_it_stands_on(bench: Bench) -> None:
     assert tests == [("t1", first.point_id)]
     bench.target.stop(bench.replica, "t1")
     assert [one for one in bench.journal().standings if one.test_id] == []
+
+
+def test_a_point_is_shared_or_it_is_said_why_not(bench: Bench) -> None:
+    point = bench.point(None, (0, _pattern(1, GRAIN)))
+    if not bench.target.can_share:
+        assert _code(lambda: bench.target.share(bench.replica, point.point_id, "system")) == Code.HOST_UNSUPPORTED
+        return
+    assert _code(lambda: bench.target.share(bench.replica, new_id(), "system")) == Code.NO_SUCH_POINT
+    assert _code(lambda: bench.target.share(bench.replica, point.point_id, "tape")) == Code.NO_SUCH_POINT
+    with bench.target.share(bench.replica, point.point_id, "system") as share:
+        assert (share.slot, share.size_bytes) == ("system", SIZE)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(share.socket)
+            # NBD protocol, "newstyle negotiation": what a server says first.
+            assert client.recv(8) == b"NBDMAGIC"

@@ -13,11 +13,13 @@ Life of a layer::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.standing import Standing
 
 
@@ -381,12 +383,14 @@ class Target(Protocol):
         point_limit: Most points a replica may have on this kind of host.
         resumes_after_crash: Whether a layer below the watermark is intact after a worker died.
         can_test_while_open: Whether a test VM may run while a point is open.
+        can_share: Whether points can be shared with programs of this machine, to be exported and mounted.
         slice_seconds: Longest slice while others wait.
     """
 
     point_limit: int
     resumes_after_crash: bool
     can_test_while_open: bool
+    can_share: bool
     slice_seconds: float
 
     def inspect_host(self) -> HostInfo:
@@ -446,6 +450,14 @@ class Target(Protocol):
 
         Raises:
             NotFoundError: ``no_such_point``.
+        """
+
+    def share(self, replica: Replica, point_id: UUID, slot: str) -> AbstractContextManager[Share]:
+        """Share one disk of a committed point with programs of this machine, read-only, while a block lasts.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+            FatalError: ``host_unsupported``, where `can_share` is false.
         """
 
     def commit(self, replica: Replica, point: CommitPoint) -> JournalPoint:

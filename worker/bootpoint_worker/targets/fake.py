@@ -8,6 +8,7 @@ or die at each of its steps (`FakeHost`, `STEPS`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from uuid import UUID
 
@@ -31,6 +32,7 @@ from bootpoint_worker.targets.fake_fault import STEPS, Pause
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader, FakeWriter
 from bootpoint_worker.targets.fake_journal import Manifest, identities, runbook
+from bootpoint_worker.targets.share import Share
 
 __all__ = ["STEPS", "FakeHost", "FakeTarget", "Pause", "connect"]
 
@@ -55,8 +57,11 @@ class FakeTarget:
         point_limit: As in `Target`; by default what KVM says, like the others.
         resumes_after_crash: As in `Target`.
         can_test_while_open: As in `Target`.
+        can_share: As in `Target`; nothing in memory can be reached by another program.
         slice_seconds: As in `Target`.
     """
+
+    can_share = False
 
     def __init__(self, access: HostAccess, host: FakeHost) -> None:
         self.point_limit: int = access.settings.get("point_limit", 22)
@@ -173,6 +178,15 @@ class FakeTarget:
             if found[slot] not in host.layers:
                 raise host.layer_lost(found[slot])
             return FakeReader(host, host.layers[found[slot]], self._session)
+
+    def share(self, replica: Replica, point_id: UUID, slot: str) -> AbstractContextManager[Share]:  # noqa: ARG002 - it refuses
+        """Refuse: the host is in memory."""
+        raise error(
+            Code.HOST_UNSUPPORTED,
+            f"the points of fake host {self._host.name} are in memory, and can't be shared with other programs",
+            job=replica.job,
+            host=self._host.name,
+        )
 
     def commit(self, replica: Replica, point: CommitPoint) -> JournalPoint:
         """End all writers, check the layers, and make the point visible in one atomic act."""

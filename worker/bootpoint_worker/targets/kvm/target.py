@@ -31,8 +31,10 @@ from bootpoint_worker.targets.kvm.place import Changed, Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
 from bootpoint_worker.targets.kvm.reader import ALLOCATION, KvmReader
 from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
+from bootpoint_worker.targets.kvm.share import shared
 from bootpoint_worker.targets.kvm.ssh import SshSession
 from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
+from bootpoint_worker.targets.share import Share
 
 
 class KvmTarget:
@@ -47,6 +49,7 @@ class KvmTarget:
     point_limit = 22
     resumes_after_crash = True
     can_test_while_open = True
+    can_share = True
     #: Seconds; a server starts in milliseconds, so giving way often is cheap.
     slice_seconds = 60.0
 
@@ -140,6 +143,11 @@ class KvmTarget:
             release()
             raise
         return KvmReader(client=client, size_bytes=entry.size_bytes, host=self.host.name, release=release)
+
+    def share(self, replica: Replica, point_id: UUID, slot: str) -> contextlib.AbstractContextManager[Share]:
+        """See `Target.share`."""
+        place = self.host.place(replica)
+        return shared(place, self._layer_of(place, replica, point_id, slot))
 
     def _hide(self, layer: str, name: str) -> None:
         check(self.host.session, self.host.session.run(script.script("hide"), layer, name), "end a reader's server")
