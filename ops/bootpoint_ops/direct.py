@@ -93,7 +93,7 @@ def reach_point(direct: Direct, vm: str, name: str | None) -> Iterator[Reached]:
     """
     with _session(direct) as target:
         found = _found(target, direct, vm)
-        yield Reached(target, found.replica, point_of(found.journal, name), direct.virt_type)
+        yield Reached(target, found.replica, point_of(found.journal, name), direct.address, direct.virt_type)
 
 
 def vm_list(direct: Direct) -> list[dict[str, Any]]:

@@ -42,12 +42,14 @@ class Reached:
         target: A session with its host.
         replica: The replica.
         point: The point, as the host's journal has it.
-        virt_type: How VMs run on the host: ``kvm`` or ``qemu``.
+        host: Name of the host.
+        virt_type: How VMs run on it: ``kvm`` or ``qemu``.
     """
 
     target: Target
     replica: Replica
     point: JournalPoint
+    host: str
     virt_type: str
 
     def share(self, slot: str) -> AbstractContextManager[Share]:
@@ -119,7 +121,7 @@ def reach_point(
                     job=row.job_name,
                     host=row.host,
                 )
-            yield Reached(target, replica, point, on.settings.get("virt_type", "kvm"))
+            yield Reached(target, replica, point, row.host, on.settings.get("virt_type", "kvm"))
     finally:
         target.close()
 

@@ -11,7 +11,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_ops.cli import agent, disk, export, host, job, point, process, run, vm
+from bootpoint_ops.cli import agent, disk, export, host, job, mount, point, process, run, vm
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, usage
 
 
@@ -78,4 +78,4 @@ for _command in (
     main.add_command(_command)
 
 # Commands of other modules, which add themselves to their nouns.
-_ = (export,)
+_ = (export, mount)

@@ -170,10 +170,10 @@ def test_an_export_that_is_ended_leaves_nothing_behind(
 
 
 def test_a_point_is_shared_over_ssh_with_several_clients_and_nobody_writes(ssh: Bench) -> None:
-    target = ssh.connect()
+    target = ssh.connect(address="local")
     target.create(ssh.replica)
     point = ssh.point(target, None, b"7" * GRAIN)
-    with target.share(ssh.replica, point.point_id, "data") as share:
+    with ssh.connect().share(ssh.replica, point.point_id, "data") as share:
         for _ in range(3):
             words = ["qemu-io", "-r", "-f", "raw", "-c", f"read -P 0x37 0 {GRAIN}", share.uri]
             read = subprocess.run(words, capture_output=True, text=True, check=True, timeout=60)
