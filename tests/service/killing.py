@@ -1,8 +1,8 @@
 """Killing everything on a KVM host at a named step of a verb, and doing the verb again.
 
 At the step every qemu process and libvirtd get SIGKILL. Half of the times the worker dies with them, at once; else it
-goes on into what is left, and they die some milliseconds after the step. Whatever came of it, the verb is called again, by
-another worker, and has to succeed; then every point is compared with the plain copy that was kept when it was made.
+goes on into what is left, and they die some milliseconds after the step. Whatever came of it, the verb is called again,
+by another worker, and has to succeed; then every point is compared with the copy that was kept when it was made.
 """
 
 from __future__ import annotations
