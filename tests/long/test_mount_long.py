@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -55,13 +56,16 @@ def make_tree(directory: Path, files: dict[str, str]) -> Path:
 
 
 def make_disk(path: Path, trees: dict[str, Path]) -> None:
-    """Make a GPT disk with an ext4 file system for each tree."""
+    """Make a disk with an MBR and an ext4 file system for each tree."""
     size = 20 * MiB
     path.touch()
     os.truncate(path, MiB + len(trees) * (size + MiB) + MiB)
     starts = [MiB + number * (size + MiB) for number in range(len(trees))]
-    lines = [f"start={start // SECTOR}, size={size // SECTOR}" for start in starts]
-    run(["sfdisk", "-q", str(path)], text="label: gpt\n" + "\n".join(lines) + "\n")
+    with path.open("r+b") as disk:
+        disk.seek(446)
+        # Of each entry its type (Linux), first sector and length.
+        entries = b"".join(struct.pack("<4xB3xII", 0x83, start // SECTOR, size // SECTOR) for start in starts)
+        disk.write(entries.ljust(64, b"\0") + b"\x55\xaa")
     for start, (label, tree) in zip(starts, trees.items(), strict=True):
         run(["mkfs.ext4", "-q", "-L", label, "-d", str(tree), "-E", f"offset={start}", str(path), f"{size // MiB}M"])
 
