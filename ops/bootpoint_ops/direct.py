@@ -9,8 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.hostinfo import started_as_json, vm_as_json
-from bootpoint_worker.request import journal_points, point_id_of
+from bootpoint_ops.reached import Reached
+from bootpoint_worker.hostinfo import (
+    LATEST,
+    journal_as_json,
+    machines_as_json,
+    point_of,
+    start_point,
+    started_as_json,
+    started_vm,
+    vm_as_json,
+)
 from bootpoint_worker.targets.base import HostAccess, StartRequest
 from bootpoint_worker.targets.kvm import FoundReplica, KvmTarget, connect, fetch_fingerprint
 
@@ -81,20 +90,32 @@ def _found(target: KvmTarget, direct: Direct, vm: str) -> FoundReplica:
     return found
 
 
-def vm_list(direct: Direct) -> list[dict[str, Any]]:
-    """Return the host's VMs."""
+@contextmanager
+def reach_point(direct: Direct, vm: str, name: str | None) -> Iterator[Reached]:
+    """Open a session with a point's host; nothing refers to the point, for there is no database.
+
+    Raises:
+        NotFoundError: ``no_such_vm``, ``no_such_point``.
+    """
     with _session(direct) as target:
-        return [vm_as_json(machine) for machine in target.inspect_host().vms]
+        found = _found(target, direct, vm)
+        yield Reached(target, found.replica, point_of(found.journal, name), direct.address, direct.virt_type)
 
 
-def vm_points(direct: Direct, vm: str) -> list[dict[str, Any]]:
-    """Return the boot points of a standby, as its host's journal has them.
+def vm_list(direct: Direct) -> list[dict[str, Any]]:
+    """Return the host's VMs, standbys and tests with their points."""
+    with _session(direct) as target:
+        return machines_as_json(target.inspect_host().vms, [found.journal for found in target.find_replicas()])
+
+
+def vm_points(direct: Direct, vm: str) -> dict[str, Any]:
+    """Return a standby and its boot points, as its host's journal has them.
 
     Raises:
         NotFoundError: ``no_such_vm``.
     """
     with _session(direct) as target:
-        return journal_points(_found(target, direct, vm).journal)
+        return journal_as_json(_found(target, direct, vm).journal)
 
 
 def job_of(direct: Direct, vm: str) -> str:
@@ -119,9 +140,38 @@ def vm_start(
     """
     with _session(direct) as target:
         found = _found(target, direct, vm)
+        chosen = start_point(found.journal, point, test_id)
         request = StartRequest(
-            point_id=point_id_of(found.journal, point), test_id=test_id, serial_log=serial_log, conversion=conversion
+            point_id=chosen.point_id, test_id=test_id, serial_log=serial_log, conversion=conversion
         )
         started = target.start(found.replica, request)
         journal = target.inspect(found.replica)
-        return started_as_json(started, journal.profile if journal is not None else None)
+        profile = journal.profile if journal is not None else None
+        return {**started_as_json(started, profile), "point": chosen.name}
+
+
+def vm_stop(direct: Direct, vm: str, *, test_id: str | None) -> dict[str, Any]:
+    """Stop a standby, or a test of it.
+
+    Raises:
+        NotFoundError: ``no_such_vm``.
+    """
+    with _session(direct) as target:
+        found = _found(target, direct, vm)
+        name = started_vm(found.journal, test_id)
+        target.stop(found.replica, test_id)
+        return {"name": name, "state": "off", "replica_id": str(found.journal.replica_id)}
+
+
+def vm_revert(direct: Direct, vm: str, point: str) -> dict[str, Any]:
+    """Let a standby stand on a boot point; ``latest`` lets it follow the newest again.
+
+    Raises:
+        NotFoundError: ``no_such_vm``, ``no_such_point``.
+        RefusedError: ``standby_running``.
+    """
+    with _session(direct) as target:
+        found = _found(target, direct, vm)
+        chosen, held = point_of(found.journal, point), point != LATEST
+        machine = target.revert(found.replica, chosen.point_id if held else None)
+        return {**vm_as_json(machine), "point": chosen.name, "held": held}

@@ -10,7 +10,7 @@ from bootpoint_common.store import agent as agents
 from bootpoint_common.store import request
 from bootpoint_common.store.database import Connection, one, run
 from bootpoint_ops.environment import Environment
-from bootpoint_worker.request import secret_purpose
+from bootpoint_worker.asking import secret_purpose
 
 #: Seconds that an answer may take unless the command says otherwise.
 TIMEOUT = 30.0

@@ -20,6 +20,7 @@ from bootpoint_worker.targets.kvm import connect
 from tests.contract.drivers import Driver
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
+from tests.service.nbd import servers_in
 
 FOREIGN = "<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory><os><type>hvm</type></os></domain>"
 POOL = "<pool type='dir'><name>{name}</name><target><path>{path}</path></target></pool>"
@@ -72,19 +73,6 @@ class KvmHooks:
             command = f"write -s {raw.name} {offset} {len(data)}"
             done = subprocess.run(["qemu-io", "-f", "qcow2", "-c", command, file], capture_output=True, text=True)
             assert done.returncode == 0, done.stdout + done.stderr
-
-
-def servers_in(directory: Path) -> list[int]:
-    """Return the pids of all qemu-nbd that serve files below a directory."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            words = (entry / "cmdline").read_bytes().split(b"\0")
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if words[0].endswith(b"qemu-nbd") and any(word.startswith(bytes(directory)) for word in words):
-            found.append(int(entry.name))
-    return found
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -677,3 +678,94 @@ def test_a_test_vm_is_looked_at_without_being_disturbed(bench: Bench) -> None:
     bench.target.stop(bench.replica, "t1")
     assert bench.target.look(bench.replica, "t1").state == "absent"
     assert bench.read(first.point_id) == _at(None, (0, b"boots or not"))
+
+
+# --- revert -----------------------------------------------------------------------------------------------
+
+
+def _stands(bench: Bench) -> tuple[UUID, bool]:
+    standing = bench.journal().standing
+    assert standing is not None
+    assert standing.vm_name == bench.replica.vm_name
+    return standing.point_id, standing.held
+
+
+def test_a_reverted_standby_stays_where_it_is_until_it_is_let_go(bench: Bench) -> None:
+    first = bench.point(None, (0, _pattern(1, GRAIN)))
+    second = bench.point(first, (0, _pattern(2, GRAIN)))
+    assert _stands(bench) == (second.point_id, False)
+    for _ in range(2):
+        vm = bench.target.revert(bench.replica, first.point_id)
+        assert (vm.name, vm.uuid, vm.state) == (bench.replica.vm_name, bench.journal().vm_uuid, "off")
+    third = bench.point(second, (0, _pattern(3, GRAIN)))
+    assert _stands(bench) == (first.point_id, True)
+    assert (bench.journal().standby, bench.journal().drift) == ("off", None)
+    bench.target.revert(bench.replica, second.point_id)
+    assert _stands(bench) == (second.point_id, True)
+    bench.target.revert(bench.replica, None)
+    assert _stands(bench) == (third.point_id, False)
+    fourth = bench.point(third, (0, _pattern(4, GRAIN)))
+    assert _stands(bench) == (fourth.point_id, False)
+    for number, point in enumerate((first, second, third, fourth), start=1):
+        assert bench.read(point.point_id) == _at(None, (0, _pattern(number, GRAIN)))
+
+
+def test_a_reverted_standby_starts_from_where_it_stands(bench: Bench) -> None:
+    first = bench.point(None, (0, _pattern(1, GRAIN)))
+    second = bench.point(first, (0, _pattern(2, GRAIN)))
+    bench.target.revert(bench.replica, first.point_id)
+    bench.target.start(bench.replica, StartRequest())
+    assert bench.journal().standby == "running"
+    assert _stands(bench) == (first.point_id, True)
+    assert _code(lambda: bench.target.revert(bench.replica, None)) == Code.STANDBY_RUNNING
+    bench.target.stop(bench.replica, None)
+    third = bench.point(second, (0, _pattern(3, GRAIN)))
+    assert _stands(bench) == (first.point_id, True)
+    bench.target.start(bench.replica, StartRequest(point_id=third.point_id, paused=True))
+    assert _stands(bench) == (third.point_id, False)
+
+
+def test_a_point_that_is_not_there_is_not_reverted_to(bench: Bench) -> None:
+    assert _code(lambda: bench.target.revert(bench.replica, None)) == Code.NO_SUCH_POINT
+    point = bench.point(None)
+    assert _code(lambda: bench.target.revert(bench.replica, new_id())) == Code.NO_SUCH_POINT
+    assert _stands(bench) == (point.point_id, False)
+
+
+def test_a_revert_changes_no_point_though_the_standby_wrote(bench: Bench) -> None:
+    first = bench.point(None, (0, _pattern(1, GRAIN)))
+    second = bench.point(first, (0, _pattern(2, GRAIN)))
+    vm = bench.target.start(bench.replica, StartRequest(point_id=first.point_id, paused=True))
+    bench.driver.hooks.guest_write(bench.replica, vm, "system", 0, b"guest" * 1024)
+    bench.target.revert(bench.replica, second.point_id)
+    vm = bench.target.revert(bench.replica, first.point_id)
+    bench.driver.hooks.guest_write(bench.replica, vm, "system", 0, b"other" * 1024)
+    assert bench.journal().drift
+    bench.target.revert(bench.replica, None)
+    assert bench.read(first.point_id) == _at(None, (0, _pattern(1, GRAIN)))
+    assert bench.read(second.point_id) == _at(None, (0, _pattern(2, GRAIN)))
+
+
+def test_a_test_says_which_point_it_stands_on(bench: Bench) -> None:
+    first = bench.point(None, (0, _pattern(1, GRAIN)))
+    bench.point(first, (0, _pattern(2, GRAIN)))
+    bench.target.start(bench.replica, StartRequest(point_id=first.point_id, test_id="t1", paused=True))
+    tests = [(one.test_id, one.point_id) for one in bench.journal().standings if one.test_id]
+    assert tests == [("t1", first.point_id)]
+    bench.target.stop(bench.replica, "t1")
+    assert [one for one in bench.journal().standings if one.test_id] == []
+
+
+def test_a_point_is_shared_or_it_is_said_why_not(bench: Bench) -> None:
+    point = bench.point(None, (0, _pattern(1, GRAIN)))
+    if not bench.target.can_share:
+        assert _code(lambda: bench.target.share(bench.replica, point.point_id, "system")) == Code.HOST_UNSUPPORTED
+        return
+    assert _code(lambda: bench.target.share(bench.replica, new_id(), "system")) == Code.NO_SUCH_POINT
+    assert _code(lambda: bench.target.share(bench.replica, point.point_id, "tape")) == Code.NO_SUCH_POINT
+    with bench.target.share(bench.replica, point.point_id, "system") as share:
+        assert (share.slot, share.size_bytes) == ("system", SIZE)
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.connect(share.socket)
+            # NBD protocol, "newstyle negotiation": what a server says first.
+            assert client.recv(8) == b"NBDMAGIC"

@@ -220,7 +220,7 @@ def test_apply_makes_a_job_and_the_same_file_again_changes_nothing(site: Call, t
     assert shown["targets"] == [
         {
             "host": "h1", "vm": "erp-standby", "chain": 1, "epoch": 1, "head": None, "points": 0, "points_limit": 14,
-            "state": "ok", "standby": "off", "drift": None,
+            "state": "ok", "standby": "off", "held": None, "drift": None,
         }
     ]  # fmt: skip
 

@@ -66,6 +66,8 @@ COMPONENTS: dict[str, Component] = {
     "btrfs": Component(on_path("mkfs.btrfs")),
     "mmdebstrap": Component(on_path("mmdebstrap")),
     "grub": Component(present("usr/lib/grub/i386-pc/boot.img")),
+    "guestfish": Component(on_path("guestfish")),
+    "7zip": Component(on_path("7zz")),
     "rsync": Component(on_path("rsync")),
 }
 

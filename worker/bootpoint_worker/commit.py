@@ -24,7 +24,7 @@ from bootpoint_common.store.database import Connection, one, one_row, run
 from bootpoint_common.store.point import Point, PointDisk, State
 from bootpoint_common.units import GRAIN
 
-from . import consolidation, entropy
+from . import consolidation, entropy, standing
 from .context import Context
 from .examine import request_profile
 from .replica import replica_of
@@ -63,6 +63,7 @@ def _commit(context: Context, held: Claim, found: Point) -> None:
             raise Fenced
         replica = replica_of(connection, found.replica_id)
         on = host.get(connection, found.host_id)
+        seen = standing.seen_now(connection)
     with context.sessions.use(on) as target:
         journal = target.inspect(replica)
         if journal is None or all(known.point_id != found.id for known in journal.points):
@@ -75,7 +76,10 @@ def _commit(context: Context, held: Claim, found: Point) -> None:
         entropy.watch(connection, found)
         consolidation.after(connection, found.replica_id, most=most)
         if journal is not None:
-            _note_standby(connection, found, journal)
+            _note_drift(connection, found, journal)
+    if journal is not None:
+        with context.database.transaction() as connection:
+            standing.keep(connection, found.replica_id, journal, seen)
     delete_streams(context, disks)
 
 
@@ -167,16 +171,10 @@ def _committed(connection: Connection, held: Claim, found: Point, done: JournalP
     outbox.tell(connection, found.agent, found.id, told)
 
 
-def _note_standby(connection: Connection, found: Point, journal: Journal) -> None:
+def _note_drift(connection: Connection, found: Point, journal: Journal) -> None:
     """Keep what the host showed of the standby before this commit; what somebody changed outside is drift."""
     before = one_row(connection, "SELECT drift FROM replica WHERE id = %s", found.replica_id)
-    run(
-        connection,
-        "UPDATE replica SET standby = %s, drift = %s WHERE id = %s",
-        journal.standby,
-        journal.drift,
-        found.replica_id,
-    )
+    run(connection, "UPDATE replica SET drift = %s WHERE id = %s", journal.drift, found.replica_id)
     if journal.drift is not None and journal.drift != before["drift"]:
         event.of_point(
             connection,

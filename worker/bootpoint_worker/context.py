@@ -34,7 +34,11 @@ def access_of(host: Host, vault: Vault, secrets: dict[str, str] | None = None) -
         vault: Decrypts the saved credentials.
         secrets: ``ssh_key`` and ``password`` to use instead of the saved ones.
     """
-    found = host.secrets(vault) if secrets is None else secrets
+    return access_with(host, host.secrets(vault) if secrets is None else secrets)
+
+
+def access_with(host: Host, secrets: dict[str, str]) -> HostAccess:
+    """Return how a host is reached with ``ssh_key`` or ``password``, or with neither."""
     return HostAccess(
         name=host.name,
         kind=host.kind,
@@ -42,8 +46,8 @@ def access_of(host: Host, vault: Vault, secrets: dict[str, str] | None = None) -
         port=host.port,
         user=host.username,
         fingerprint=host.fingerprint,
-        ssh_key=found.get("ssh_key"),
-        password=found.get("password"),
+        ssh_key=secrets.get("ssh_key"),
+        password=secrets.get("password"),
         settings=host.settings,
     )
 

@@ -214,6 +214,7 @@ def _target_line(target: dict[str, Any]) -> str:
     return (
         f"{target['state']}, VM {target['vm']} ({target['standby']}), "
         f"{target['points']} of {target['points_limit']} points, newest {target['head'] or 'none'}"
+        + (f", reverted to {target['held']}" if target["held"] else "")
     )
 
 

@@ -11,7 +11,22 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_ops.cli import agent, check, disk, host, job, pin, plan, point, process, run, switch, vm
+from bootpoint_ops.cli import (
+    agent,
+    check,
+    disk,
+    export,
+    host,
+    job,
+    mount,
+    pin,
+    plan,
+    point,
+    process,
+    run,
+    switch,
+    vm,
+)
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, usage
 
 
@@ -81,3 +96,6 @@ for _command in (
     switch.switch,
 ):
     main.add_command(_command)
+
+# Commands of other modules, which add themselves to their nouns.
+_ = (export, mount)

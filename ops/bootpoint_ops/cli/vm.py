@@ -2,154 +2,113 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import click
+from rich.console import Console
 
-from bootpoint_common.errors import Code, error
-from bootpoint_common.store import host as rows
 from bootpoint_common.store.database import one
 from bootpoint_common.units import format_size
-from bootpoint_ops.cli.host import secrets_of, timeout_option
-from bootpoint_ops.cli.output import confirm, emit, output_option, say, session, table, waiting
-from bootpoint_ops.host import VIRT_TYPES
-from bootpoint_ops.question import ask_worker
+from bootpoint_ops.cli.output import confirm, emit, say, session, table
+from bootpoint_ops.cli.reach import ask, direct_of, job_of, reach, words_of
+from bootpoint_worker.vm import is_uuid
 
-if TYPE_CHECKING:
-    from bootpoint_ops.direct import Direct
-
-F = TypeVar("F", bound=Callable[..., Any])
+#: Seconds that stopping or moving a VM may take at least before nobody has answered.
+SLOW = 60.0
 
 #: Seconds that a start may take; the second one where virt-v2v-in-place converts, which takes minutes without KVM.
 START_SECONDS, V2V_SECONDS = 180.0, 1500.0
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+_TEST = click.option("--test", "test_id", metavar="ID", help="A test VM beside the standby, by its id.")
 
 
 @click.group()
 def vm() -> None:
-    """VMs on a target host, standbys among them."""
-
-
-def _reach(command: F) -> F:
-    """Add the ways to a host: by name through a worker, or with ``--direct``."""
-    options = [
-        click.option(
-            "--direct", is_flag=True, help="Without database, broker and workers; instead of HOST say --address."
-        ),
-        click.option("--address", help="With --direct: DNS name or address, 'local' for this machine."),
-        click.option("--user", default="root", show_default=True, help="With --direct: account."),
-        click.option(
-            "--port", default=22, show_default=True, type=click.IntRange(1, 65535), help="With --direct: SSH port."
-        ),
-        click.option("--ssh-key", type=_FILE, help="File with the private key."),
-        click.option(
-            "--password-file",
-            type=_FILE,
-            help="File with the password; without --direct for a host whose password isn't saved.",
-        ),
-        click.option("--fingerprint", help="With --direct: fingerprint of the key that the host shows."),
-        click.option(
-            "--virt-type",
-            default="kvm",
-            show_default=True,
-            type=click.Choice(VIRT_TYPES),
-            help="With --direct: how VMs run.",
-        ),
-        click.option(
-            "--virtio-win", metavar="PATH", help="With --direct: ISO on the host with drivers for Windows."
-        ),
-        timeout_option,
-        output_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
-
-
-def _words(words: tuple[str, ...], names: tuple[str, ...], *, direct: bool, optional: int = 0) -> list[str | None]:
-    """Assign the words of a call to names; with --direct the first name, HOST, is left out."""
-    wanted = names[1:] if direct else names
-    if not len(wanted) - optional <= len(words) <= len(wanted):
-        raise click.UsageError(
-            f"expected {' '.join(wanted) or 'no words'}, got {' '.join(words) or 'none'}", click.get_current_context()
-        )
-    found = [*([None] if direct else []), *words]
-    return [*found, *[None] * (len(names) - len(found))]
-
-
-def _direct(address: str | None, fingerprint: str | None, **reach: Any) -> Direct:
-    from dataclasses import replace
-
-    from bootpoint_ops import direct
-
-    if address is None:
-        raise click.UsageError("--direct needs --address", click.get_current_context())
-    made = direct.Direct(address=address, fingerprint=fingerprint, **reach)
-    if fingerprint is not None or address == "local":
-        return made
-    shown = direct.fingerprint(made)
-    click.echo(f"{address} shows the key {shown}", err=True)
-    if not sys.stdin.isatty() or not click.confirm("Is that its key?", err=True):
-        raise error(
-            Code.HOST_KEY_CHANGED, f"the key of {address} was not confirmed", key="--fingerprint", value=shown,
-            host=address, hint="compare it on the host, then say --fingerprint",
-        )  # fmt: skip
-    return replace(made, fingerprint=shown)
-
-
-def _ask(
-    kind: str, host: str | None, arguments: dict[str, Any], timeout: float, reach: dict[str, Any]
-) -> dict[str, Any]:
-    here = session()
-    with here.env.database.transaction() as connection:
-        found = rows.by_name(connection, host or "")
-    secret = secrets_of(reach["ssh_key"], reach["password_file"])
-    with waiting(f"asking {host}"):
-        return ask_worker(
-            here.env, found.pool, kind, {"host": found.name, **arguments}, timeout=timeout, secret=secret or None
-        )
+    """VMs on a target host, standbys among them; each by its name, or by the hypervisor's id of it."""
 
 
 @vm.command("list")
 @click.argument("words", nargs=-1, metavar="HOST")
-@_reach
-def list_(words: tuple[str, ...], timeout: float, *, direct: bool, **reach: Any) -> None:
-    """List the VMs of a host."""
-    (host,) = _words(words, ("HOST",), direct=direct)
+@reach
+def list_(words: tuple[str, ...], timeout: float, *, direct: bool, **way: Any) -> None:
+    """List the VMs of a host, and on which boot points standbys and tests stand."""
+    (host,) = words_of(words, ("HOST",), direct=direct)
     if direct:
         from bootpoint_ops.direct import vm_list
 
-        items = vm_list(_direct(**reach))
+        items = vm_list(direct_of(**way))
     else:
-        items = _ask("vm_list", host, {}, timeout, reach)["items"]
-    lines = [(item["name"], item["state"], "yes" if item["replica_id"] else "no", item["uuid"]) for item in items]
-    emit({"items": items}, table(("NAME", "STATE", "STANDBY", "UUID"), lines, empty="no VMs"))
+        items = ask("vm_list", host, {}, timeout, way)["items"]
+    lines = [
+        (item["name"], item["state"], _what(item), item["job"], item["points"], item["newest"], _stands_on(item))
+        for item in items
+    ]
+    emit({"items": items}, table(("NAME", "STATE", "IS", "JOB", ">POINTS", "NEWEST", "ON"), lines, empty="no VMs"))
+
+
+def _what(item: dict[str, Any]) -> str | None:
+    return "standby" if item["standby"] else "test" if item["test_id"] else None
+
+
+def _stands_on(item: dict[str, Any]) -> str | None:
+    """Return where a VM stands: ``newest`` where that is so, a point's name, ``held`` where it was reverted to it."""
+    name = "newest" if item["stands_on"] == item["newest"] and not item["held"] else item["stands_on"]
+    return f"{name} (held)" if item["held"] else name
 
 
 @vm.command()
 @click.argument("words", nargs=-1, metavar="HOST VM")
-@_reach
-def points(words: tuple[str, ...], timeout: float, *, direct: bool, **reach: Any) -> None:
-    """List the boot points of a standby as its host knows them, oldest first."""
-    host, name = _words(words, ("HOST", "VM"), direct=direct)
+@reach
+def points(words: tuple[str, ...], timeout: float, *, direct: bool, **way: Any) -> None:
+    """List the boot points of a standby as its host knows them, oldest first, and what uses them."""
+    host, name = words_of(words, ("HOST", "VM"), direct=direct)
     if direct:
         from bootpoint_ops.direct import vm_points
 
-        items = vm_points(_direct(**reach), str(name))
+        found = vm_points(direct_of(**way), str(name))
     else:
-        items = _ask("vm_points", host, {"vm": name}, timeout, reach)["items"]
+        found = ask("vm_points", host, {"vm": name}, timeout, way)
+    emit(found, lambda out: _show_points(out, found))
+
+
+def _show_points(out: Console, found: dict[str, Any]) -> None:
     lines = [
-        (item["name"], item["kind"], item["consistency"], item["instant"], format_size(item["stored_bytes"]))
-        for item in items
+        (
+            *(item["name"], item["kind"], item["consistency"], item["instant"], format_size(item["stored_bytes"])),
+            ", ".join([*(["standby"] if item["standby"] else []), *_others(item)]),
+        )
+        for item in found["items"]
     ]
-    emit(
-        {"items": items},
-        table(("NAME", "KIND", "LEVEL", "INSTANT", ">STORED"), lines, empty=f"{name} has no boot points"),
-    )
+    columns = ("NAME", "KIND", "LEVEL", "INSTANT", ">STORED", "USED BY")
+    table(columns, lines, empty=f"{found['vm']} has no boot points")(out)
+    if found["held"]:
+        out.print(f"{found['vm']} was reverted to {found['stands_on']}, and stays there", markup=False)
+    if found["drift"]:
+        out.print(f"drift: {found['drift']}", markup=False)
+
+
+def _others(item: dict[str, Any]) -> list[str]:
+    return [f"{use['kind']} {use['holder']}" for use in item["in_use_by"] if use["kind"] != "standby"]
+
+
+@vm.command()
+@click.argument("words", nargs=-1, metavar="HOST VM P")
+@reach
+def revert(words: tuple[str, ...], timeout: float, *, direct: bool, **way: Any) -> None:
+    """Let a standby that is off stand on boot point P, and stay there; `latest` lets it follow the newest again.
+
+    Points stay as they are, and what the standby wrote since its last start is kept beside them.
+    """
+    host, name, point = words_of(words, ("HOST", "VM", "P"), direct=direct)
+    if direct:
+        from bootpoint_ops.direct import vm_revert
+
+        machine = vm_revert(direct_of(**way), str(name), str(point))
+    else:
+        arguments = {"vm": name, "point": point, "actor": session().env.actor}
+        machine = ask("vm_revert", host, arguments, max(timeout, SLOW), way)
+    stays = "stays there" if machine["held"] else "follows the newest point"
+    say(f"{machine['name']} stands on {machine['point']}, and {stays}", machine)
 
 
 @vm.command()
@@ -168,7 +127,7 @@ def points(words: tuple[str, ...], timeout: float, *, direct: bool, **reach: Any
     help="How its disks are made to boot: as its profile says, by edits of files, by virt-v2v-in-place, not at all.",
 )
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@_reach
+@reach
 def start(
     words: tuple[str, ...],
     timeout: float,
@@ -178,30 +137,32 @@ def start(
     *,
     direct: bool,
     yes: bool,
-    **reach: Any,
+    **way: Any,
 ) -> None:
-    """Start a standby from a boot point (the newest, unless P is said); the point itself stays as it is."""
-    host, name, point = _words(words, ("HOST", "VM", "P"), direct=direct, optional=1)
+    """Start a standby from a boot point; the point itself stays as it is.
+
+    Without P it is the newest; for a standby that was reverted, the one that it was reverted to.
+    """
+    host, name, point = words_of(words, ("HOST", "VM", "P"), direct=direct, optional=1)
     what = f"a test VM of {name} is started" if test_id else f"{name} is started: beside its source there are two of it"
     if direct:
         from bootpoint_ops import direct as hosts
 
-        way = _direct(**reach)
+        host_way = direct_of(**way)
         if not yes:
-            confirm(hosts.job_of(way, str(name)), what, yes=yes)
-        machine = hosts.vm_start(way, str(name), point, test_id=test_id, serial_log=serial_log, conversion=conversion)
+            confirm(hosts.job_of(host_way, str(name)), what, yes=yes)
+        machine = hosts.vm_start(
+            host_way, str(name), point, test_id=test_id, serial_log=serial_log, conversion=conversion
+        )
     else:
-        confirm(_job_of(host, name), what, yes=yes)
+        if not (yes and is_uuid(str(name))):  # an id is known to the host only, which the worker asks anyway
+            confirm(job_of(host, name, timeout, way), what, yes=yes)
         arguments = {
-            "vm": name,
-            "point": point,
-            "test_id": test_id,
-            "serial_log": serial_log,
-            "conversion": conversion,
-            "actor": session().env.actor,
+            "vm": name, "point": point, "test_id": test_id, "serial_log": serial_log,
+            "conversion": conversion, "actor": session().env.actor,
         }
-        machine = _ask("vm_start", host, arguments, max(timeout, _patience(host, name, conversion)), reach)
-    said = [f"{machine['name']} is {machine['state']}"]
+        machine = ask("vm_start", host, arguments, max(timeout, _patience(host, name, conversion)), way)
+    said = [f"{machine['name']} is {machine['state']}, from {machine['point']}"]
     problems = (machine.get("profile") or {}).get("problems", ())
     said += [f"{'problem' if each['bootable'] else 'it will not boot'}: {each['text']}" for each in problems]
     say("\n".join(said), machine)
@@ -220,15 +181,27 @@ def _patience(host: str | None, name: str | None, conversion: str) -> float:
     return V2V_SECONDS if conversion == "v2v" or (conversion == "auto" and found is not None) else START_SECONDS
 
 
-def _job_of(host: str | None, name: str | None) -> str:
-    with session().env.database.transaction() as connection:
-        found = one(
-            connection,
-            "SELECT y.job_name FROM replica y JOIN host h ON h.id = y.host_id"
-            " WHERE h.name = %s AND y.definition->>'vm_name' = %s ORDER BY y.state = 'detached'",
-            host,
-            name,
-        )
-    if found is None:
-        raise error(Code.NO_SUCH_VM, f"host {host} has no standby {name} of bootpoint", key="vm", value=name, host=host)
-    return str(found["job_name"])
+@vm.command()
+@click.argument("words", nargs=-1, metavar="HOST VM")
+@_TEST
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@reach
+def stop(
+    words: tuple[str, ...], timeout: float, test_id: str | None, *, direct: bool, yes: bool, **way: Any
+) -> None:
+    """Power a standby off, or end a test VM of it; what a standby wrote is kept, a test's goes with it."""
+    host, name = words_of(words, ("HOST", "VM"), direct=direct)
+    what = f"{name} is powered off"
+    if direct:
+        from bootpoint_ops import direct as hosts
+
+        host_way = direct_of(**way)
+        if not yes and not test_id:
+            confirm(hosts.job_of(host_way, str(name)), what, yes=yes)
+        machine = hosts.vm_stop(host_way, str(name), test_id=test_id)
+    else:
+        if not yes and not test_id:
+            confirm(job_of(host, name, timeout, way), what, yes=yes)
+        arguments = {"vm": name, "test_id": test_id, "actor": session().env.actor}
+        machine = ask("vm_stop", host, arguments, max(timeout, SLOW), way)
+    say(f"{machine['name']} is {machine['state']}", machine)

@@ -136,6 +136,26 @@ def test_an_examination_that_died_at_any_step_is_repeated(bench: Bench) -> None:
         assert sorted(path.name for path in bench.directory.glob("*.qcow2")) == files
 
 
+def test_a_revert_that_died_at_any_step_is_repeated(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    points = [bench.point(target, None, b"0" * GRAIN)]
+    points.append(bench.point(target, points[0], b"1" * GRAIN))
+    steps = _steps(bench, lambda other: other.revert(bench.replica, points[0].point_id))
+    for number in range(1, steps + 1):
+        # There and back, so that each time new layers are made.
+        target.revert(bench.replica, points[1].point_id)
+        _die(bench, number, lambda other: other.revert(bench.replica, points[0].point_id))
+        target.revert(bench.replica, points[0].point_id)
+        journal = target.inspect(bench.replica)
+        assert journal is not None
+        assert journal.standing is not None
+        assert (journal.standing.point_id, journal.standing.held) == (points[0].point_id, True)
+        assert (journal.points, journal.standby, journal.drift) == (tuple(points), "off", None)
+        _check_standby(bench, points[0].name)
+    assert [bench.start_of(target, point, GRAIN) for point in points] == [[b"0" * GRAIN] * 2, [b"1" * GRAIN] * 2]
+
+
 def test_a_frozen_worker_that_thaws_changes_nothing(bench: Bench) -> None:
     """Between reading the journal and writing it another worker aborted and opened anew."""
     target, other = bench.connect(), bench.connect()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +81,36 @@ def test_the_pasted_runbook_starts_the_point(bench: Bench, which: int) -> None:
     journal = target.inspect(bench.replica)
     assert journal is not None
     assert journal.drift
+
+
+def test_what_a_reverted_standby_wrote_is_kept_and_the_runbook_says_where_it_stands(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"0" * GRAIN)
+    second = bench.point(target, first, b"1" * GRAIN)
+    target.revert(bench.replica, first.point_id)
+    runbook = bench.directory / "RUNBOOK.txt"
+    assert f"was reverted to {first.name}" in runbook.read_text()
+    assert first.disks[0].identity in _backing_of(_scratch_write(bench, "0x55"))
+    bench.point(target, second, b"2" * GRAIN)
+    assert f"was reverted to {first.name}" in runbook.read_text()
+    assert first.disks[0].identity in _backing_of(_scratch_write(bench, "0x56"))
+    target.revert(bench.replica, None)
+    assert "was reverted" not in runbook.read_text()
+    (branch,) = bench.directory.glob("*.branch-*")
+    assert branch.name in runbook.read_text()
+    assert "Pattern verification failed" not in _read_pattern(branch, "0x56")
+    assert bench.start_of(target, first, GRAIN) == [b"0" * GRAIN] * 2
+    assert bench.start_of(target, second, GRAIN) == [b"1" * GRAIN] * 2
+
+
+def _backing_of(path: str) -> str:
+    return subprocess.run(["qemu-img", "info", path], capture_output=True, text=True, check=True).stdout
+
+
+def _read_pattern(path: Path, data: str) -> str:
+    command = ["qemu-io", "-r", "-f", "qcow2", "-c", f"read -P {data} 0 65536", str(path)]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
 def test_the_journal_alone_is_enough_to_find_and_start_a_replica(bench: Bench) -> None:

@@ -13,13 +13,16 @@ Life of a layer::
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
+from bootpoint_worker.targets.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +229,7 @@ class Journal:
         drift: What shows that the standby was started outside bootpoint; None when nothing does.
         consolidating: The point that is being merged into its successor, and is no longer among the points.
         profile: What `Target.examine` found; None when it never looked.
+        standings: The standby and the tests, each with the point beneath it.
     """
 
     replica_id: UUID
@@ -240,11 +244,21 @@ class Journal:
     drift: str | None = None
     consolidating: UUID | None = None
     profile: Profile | None = None
+    standings: tuple[Standing, ...] = ()
 
     @property
     def head(self) -> JournalPoint | None:
         """The newest committed point."""
         return self.points[-1] if self.points else None
+
+    @property
+    def standing(self) -> Standing | None:
+        """Where the standby stands; None before the first commit."""
+        return next((one for one in self.standings if one.test_id is None), None)
+
+    def point(self, point_id: UUID) -> JournalPoint | None:
+        """Return a committed point, or None."""
+        return next((point for point in self.points if point.point_id == point_id), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -318,7 +332,7 @@ class StartRequest:
     """How a VM is to be started from a point.
 
     Attributes:
-        point_id: The point; None for the head.
+        point_id: The point; None for the one that the standby was reverted to, else for the head.
         test_id: An id makes it a test: own name (``<vm>-test-<id>``), own MACs, isolated network, its own
             scratch layer. None starts the standby itself.
         serial_log: Absolute path on the host that the first serial port is written to; None for none.
@@ -379,12 +393,14 @@ class Target(Protocol):
         point_limit: Most points a replica may have on this kind of host.
         resumes_after_crash: Whether a layer below the watermark is intact after a worker died.
         can_test_while_open: Whether a test VM may run while a point is open.
+        can_share: Whether points can be shared with programs of this machine, to be exported and mounted.
         slice_seconds: Longest slice while others wait.
     """
 
     point_limit: int
     resumes_after_crash: bool
     can_test_while_open: bool
+    can_share: bool
     slice_seconds: float
 
     def inspect_host(self) -> HostInfo:
@@ -446,6 +462,14 @@ class Target(Protocol):
             NotFoundError: ``no_such_point``.
         """
 
+    def share(self, replica: Replica, point_id: UUID, slot: str) -> AbstractContextManager[Share]:
+        """Share one disk of a committed point with programs of this machine, read-only, while a block lasts.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+            FatalError: ``host_unsupported``, where `can_share` is false.
+        """
+
     def commit(self, replica: Replica, point: CommitPoint) -> JournalPoint:
         """End all writers, check the layers, and make the point visible in one atomic act; then remake the
         standby's definition and the runbook.
@@ -487,8 +511,25 @@ class Target(Protocol):
     def remove(self, replica: Replica) -> None:
         """Remove the standby VM, all its points and the journal; nothing when there is none."""
 
+    def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+        """Let the standby stand on a point: its definition's disks are empty scratch layers over it, and it is off.
+
+        It stays there when newer points are committed (`Standing.held`), until it is reverted again, or started from
+        another point. No point is touched; what the old scratch layers held is kept as a branch.
+
+        Args:
+            replica: The replica.
+            point_id: The point; None for the head, which the standby then follows again.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+            RefusedError: ``standby_running``.
+        """
+
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
         """Start a VM in a fresh scratch layer above a point, converted as the request says; the point is only read.
+
+        A standby that was reverted to the point stays reverted.
 
         Raises:
             NotFoundError: ``no_such_point``.

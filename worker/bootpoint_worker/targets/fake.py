@@ -8,6 +8,7 @@ or die at each of its steps (`FakeHost`, `STEPS`).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from uuid import UUID
 
@@ -26,12 +27,13 @@ from bootpoint_worker.targets.base import (
     StartRequest,
     VirtualMachine,
 )
-from bootpoint_worker.targets.fake_call import Session, calling
+from bootpoint_worker.targets.fake_call import Call, Session, calling
 from bootpoint_worker.targets.fake_fault import STEPS, Pause
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader, FakeWriter
 from bootpoint_worker.targets.fake_journal import Manifest, identities, runbook
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
 
 __all__ = ["STEPS", "FakeHost", "FakeTarget", "Pause", "connect"]
@@ -57,8 +59,11 @@ class FakeTarget:
         point_limit: As in `Target`; by default what KVM says, like the others.
         resumes_after_crash: As in `Target`.
         can_test_while_open: As in `Target`.
+        can_share: As in `Target`; nothing in memory can be reached by another program.
         slice_seconds: As in `Target`.
     """
+
+    can_share = False
 
     def __init__(self, access: HostAccess, host: FakeHost) -> None:
         self.point_limit: int = access.settings.get("point_limit", 22)
@@ -101,6 +106,7 @@ class FakeTarget:
                 running=vm is not None and vm.state == "running",
                 tested=any(test is not None and test.state == "running" for test in tests),
                 written=any(self._host.layers[name].written for name in manifest.scratch.values()),
+                standings=self._host.standings(manifest),
             )
 
     def create(self, replica: Replica, *, dry_run: bool = False) -> None:
@@ -176,6 +182,15 @@ class FakeTarget:
                 raise host.layer_lost(found[slot])
             return FakeReader(host, host.layers[found[slot]], self._session)
 
+    def share(self, replica: Replica, point_id: UUID, slot: str) -> AbstractContextManager[Share]:  # noqa: ARG002 - it refuses
+        """Refuse: the host is in memory."""
+        raise error(
+            Code.HOST_UNSUPPORTED,
+            f"the points of fake host {self._host.name} are in memory, and can't be shared with other programs",
+            job=replica.job,
+            host=self._host.name,
+        )
+
     def commit(self, replica: Replica, point: CommitPoint) -> JournalPoint:
         """End all writers, check the layers, and make the point visible in one atomic act."""
         with calling(self._session, "commit", replica) as call:
@@ -231,15 +246,18 @@ class FakeTarget:
             with call.step("journal"):
                 del self._host.manifests[call.place]
 
+    def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+        """Let the standby stand on a point."""
+        with calling(self._session, "revert", replica) as call:
+            manifest, point = self._chosen(call, point_id)
+            return standby.revert(call, manifest, point, held=point_id is not None)
+
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
         """Start a VM in a fresh scratch layer above a point."""
         with calling(self._session, "start", replica) as call:
-            manifest = call.find()
-            if manifest is None:
-                raise call.no_point(request.point_id or "yet")
-            point = manifest.head if request.point_id is None else manifest.point(request.point_id)
-            if point is None:
-                raise call.no_point(request.point_id or "yet")
+            manifest, point = self._chosen(call, request.point_id)
+            if request.point_id is None and request.test_id is None and manifest.held:
+                manifest, point = self._chosen(call, standby.stands_on(call, manifest))
             standby.check_conversion(call, request.conversion)
             if request.test_id is not None:
                 return standby.start_test(call, manifest, point, request, request.test_id)
@@ -278,6 +296,15 @@ class FakeTarget:
     def close(self) -> None:
         """End the session; may be called twice."""
         self._session.close()
+
+    def _chosen(self, call: Call, point_id: UUID | None) -> tuple[Manifest, JournalPoint]:
+        """Return the replica, and a committed point of it, or the head for None."""
+        manifest = call.find()
+        if manifest is not None:
+            found = manifest.head if point_id is None else manifest.point(point_id)
+            if found is not None:
+                return manifest, found
+        raise call.no_point(point_id or "yet")
 
     def _check_offer(self, replica: Replica) -> None:
         """Refuse a replica that asks for what the host doesn't have."""

@@ -26,6 +26,7 @@ STEPS: Mapping[str, tuple[str, ...]] = {
     "abort": ("called", "fence", "journal", "layers", "done"),
     "consolidate": ("called", "check", "mark", "merge", "sync", "settle", "runbook", "clear", "done"),
     "remove": ("called", "standby", "mark", "layers", "journal", "done"),
+    "revert": ("called", "scratch", "define", "done"),
     "start": ("called", "scratch", "define", "run", "done"),
     "examine": ("called", "journal", "done"),
     "stop": ("called", "end", "scratch", "done"),

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from bootpoint_worker.targets.base import Journal, JournalPoint, Layer, Replica
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.standing import Standing
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +55,7 @@ class Manifest:
         scratch: The standby's scratch layers, by slot.
         recorded: Whether bootpoint started the standby on these scratch layers.
         running: Whether bootpoint started the standby, and has not stopped it.
+        held: Whether the standby was reverted to the point beneath its scratch layers, and stays there.
         tests: Scratch layers of every test, by its id and by slot.
         branches: Scratch layers with changes that were set aside.
         runbook: Text of the runbook.
@@ -72,6 +74,7 @@ class Manifest:
     scratch: Mapping[str, str] = field(default_factory=dict)
     recorded: bool = False
     running: bool = False
+    held: bool = False
     tests: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     branches: tuple[Branch, ...] = ()
     runbook: str = ""
@@ -110,13 +113,20 @@ class Manifest:
             names.update(layers.values())
         return names
 
-    def journal(self, *, running: bool, tested: bool, written: bool) -> Journal:
+    def stands_on(self, backing: str) -> UUID | None:
+        """Return the point that a layer belongs to."""
+        return next((p.point_id for p in self.points for disk in p.disks if disk.identity == backing), None)
+
+    def journal(
+        self, *, running: bool, tested: bool, written: bool, standings: tuple[Standing, ...] = ()
+    ) -> Journal:
         """Return what `Target.inspect` says.
 
         Args:
             running: Whether the standby runs.
             tested: Whether a test VM runs.
             written: Whether the standby's scratch layers hold changes.
+            standings: What stands on which point.
         """
         return Journal(
             replica_id=self.replica.replica_id,
@@ -131,6 +141,7 @@ class Manifest:
             drift=self._drift(running=running, written=written),
             consolidating=self.merging.point.point_id if self.merging is not None else None,
             profile=self.profile,
+            standings=standings,
         )
 
     def _drift(self, *, running: bool, written: bool) -> str | None:

@@ -17,6 +17,7 @@ from bootpoint_worker.targets.base import Network, Nic, Replica, Storage, Virtua
 from bootpoint_worker.targets.fake_journal import Branch, Manifest
 from bootpoint_worker.targets.fake_layer import FakeLayer
 from bootpoint_worker.targets.sight import Sight
+from bootpoint_worker.targets.standing import Standing
 
 #: Where a replica's manifest lies: storage, folder, name of the VM.
 Place = tuple[str, str, str]
@@ -153,6 +154,17 @@ class Machine:
         for name in manifest.scratch.values():
             del self.layers[name]
         return replace(manifest, scratch={}, recorded=False)
+
+    def standings(self, manifest: Manifest) -> tuple[Standing, ...]:
+        """Return what stands on which point of a replica: the standby first."""
+        found = []
+        for test_id, layers in ((None, manifest.scratch), *manifest.tests.items()):
+            below = {self.layers[name].backing for name in layers.values()}
+            points = {manifest.stands_on(layer.identity) for layer in below if layer is not None}
+            name = manifest.replica.vm_name if test_id is None else manifest.test_name(test_id)
+            held = manifest.held and test_id is None
+            found += [Standing(point, name, test_id, held) for point in points if point is not None]
+        return tuple(found)
 
     def free_bytes(self, storage: str) -> int:
         """Return the room that is left on a storage."""

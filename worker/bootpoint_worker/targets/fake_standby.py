@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from hashlib import sha256
-from uuid import uuid5
+from uuid import UUID, uuid5
 
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.conversion.disk import read_layout
@@ -26,13 +26,13 @@ _UP = (Sight(state="running", serial="fake login: "),)
 
 
 def remake(call: Call, manifest: Manifest, point: JournalPoint) -> Manifest:
-    """Define the standby anew above a point; a running one is left as it is.
+    """Define the standby anew above a point; one that runs or was reverted is left as it is.
 
     Inside a step. Does nothing when the standby stands on that point and nothing was written since.
     """
     host, name = call.host, manifest.replica.vm_name
     vm = host.vms.get(name)
-    if vm is not None and vm.state == "running":
+    if vm is not None and (vm.state == "running" or manifest.held):
         return manifest
     below = {slot: host.layers[layer].backing for slot, layer in manifest.scratch.items()}
     wanted = {slot: host.layers[layer] for slot, layer in identities(point).items()}
@@ -75,6 +75,32 @@ def check_conversion(call: Call, wanted: str) -> None:
         raise error(Code.CONVERSION_FAILED, message, key="conversion", value=wanted, host=call.host.name)
 
 
+def stands_on(call: Call, manifest: Manifest) -> UUID | None:
+    """Return the point beneath the standby."""
+    return next((one.point_id for one in call.host.standings(manifest) if one.test_id is None), None)
+
+
+def revert(call: Call, manifest: Manifest, point: JournalPoint, *, held: bool) -> VirtualMachine:
+    """Define the standby over a point; layers that it has there stay, if they are empty."""
+    host, name = call.host, manifest.replica.vm_name
+    uuid = str(uuid5(manifest.replica.replica_id, name))
+    with call.step("scratch"):
+        vm = host.vms.get(name)
+        if vm is not None and vm.state == "running":
+            message = f"VM {name} on host {host.name} is running"
+            raise error(Code.STANDBY_RUNNING, message, value=name, job=call.replica.job, host=host.name)
+        written = any(host.layers[layer].written for layer in manifest.scratch.values())
+        if written or stands_on(call, manifest) != point.point_id:
+            manifest = host.put_aside(manifest)
+            manifest = replace(manifest, scratch=host.scratch_layers(manifest, identities(point)))
+        manifest = replace(manifest, vm_uuid=uuid, recorded=False, running=False, held=held)
+        call.store(manifest)
+    with call.step("define"):
+        nics, replica_id = manifest.replica.nics, manifest.replica.replica_id
+        host.vms[name] = FakeVm(name, uuid, "off", replica_id, manifest.scratch, nics)
+    return VirtualMachine(name, uuid, "off", manifest.replica.replica_id)
+
+
 def start(call: Call, manifest: Manifest, point: JournalPoint, request: StartRequest) -> VirtualMachine:
     """Start the standby itself, or go on where an earlier call for it broke off."""
     host, name = call.host, manifest.replica.vm_name
@@ -83,11 +109,13 @@ def start(call: Call, manifest: Manifest, point: JournalPoint, request: StartReq
         if vm is not None and vm.state == "running":
             message = f"VM {name} on host {host.name} is running"
             raise error(Code.STANDBY_RUNNING, message, value=name, job=call.replica.job, host=host.name)
+        held = manifest.held and stands_on(call, manifest) == point.point_id
         manifest = host.put_aside(manifest)
         scratch = host.scratch_layers(manifest, identities(point))
         uuid = str(uuid5(manifest.replica.replica_id, name))
         # The journal says that bootpoint starts it before it runs: a crash in between must not look like drift.
-        manifest = replace(manifest, scratch=scratch, vm_uuid=uuid, recorded=True, running=not request.paused)
+        manifest = replace(manifest, scratch=scratch, vm_uuid=uuid, recorded=True, held=held)
+        manifest = replace(manifest, running=not request.paused)
         call.store(manifest)
     with call.step("define"):
         host.vms[name] = FakeVm(

@@ -170,13 +170,7 @@ def remove(host: Host, replica: Replica) -> None:
         with place.guarded():
             before = host.must_read(place, replica)
             manifest = before.manifest
-            if standby.owned_state(host, manifest) == "running":
-                raise error(
-                    Code.STANDBY_RUNNING,
-                    f"{replica.vm_name} is running on host {host.name}",
-                    job=replica.job,
-                    host=host.name,
-                )
+            standby.refuse_running(host, manifest)
             for test in manifest.tests:
                 name = standby.machine_name(replica, test.test_id)
                 standby.remove_machine(host, name, replica.replica_id)

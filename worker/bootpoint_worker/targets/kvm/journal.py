@@ -27,6 +27,7 @@ import msgspec
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets import base
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.standing import Standing
 
 #: Version of the manifest's form; a newer one is refused, never rewritten.
 SCHEMA = 1
@@ -111,6 +112,7 @@ class Machine(msgspec.Struct, frozen=True):
         serial_log: Where its first serial port goes.
         converted: Whether its layers were made to boot on the job's hardware; else it gets what its source knows.
         macs: MAC addresses of a test's network cards, which its guest may be told.
+        held: It was reverted to this point, and a commit doesn't move it on.
     """
 
     point_id: UUID
@@ -121,6 +123,7 @@ class Machine(msgspec.Struct, frozen=True):
     serial_log: str | None = None
     converted: bool = False
     macs: tuple[str, ...] = ()
+    held: bool = False
 
 
 class Branch(msgspec.Struct, frozen=True):
@@ -275,6 +278,21 @@ def describe_layers(opened: OpenEntry) -> tuple[base.Layer, ...]:
     return tuple(base.Layer(point_id=opened.point_id, slot=layer.slot, identity=layer.file) for layer in opened.layers)
 
 
+def standings(manifest: Manifest) -> tuple[Standing, ...]:
+    """Return what stands on which point: the standby first."""
+    name = manifest.replica.vm_name
+    machines = (manifest.standby, *manifest.tests) if manifest.standby else manifest.tests
+    return tuple(
+        Standing(
+            point_id=machine.point_id,
+            vm_name=name if machine.test_id is None else f"{name}-test-{machine.test_id}",
+            test_id=machine.test_id,
+            held=machine.held,
+        )
+        for machine in machines
+    )
+
+
 def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Journal:
     """Return a journal as the interface has it."""
     return base.Journal(
@@ -290,4 +308,5 @@ def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Jou
         standby=standby,
         drift=drift,
         profile=manifest.profile,
+        standings=standings(manifest),
     )

@@ -24,7 +24,7 @@ same block again goes on with those. Stop the VM first when you change to anothe
 
 Boot points, newest first:
 {points}
-{branches}{machine}"""
+{standing}{branches}{machine}"""
 
 _BLOCK = """
 # BEGIN {name}
@@ -55,6 +55,12 @@ def runbook_text(directory: str, manifest: journal.Manifest, definitions: Mappin
         f"{format_size(sum(disk.stored_bytes for disk in point.disks))} stored"
         for point in points
     ]
+    standing = ""
+    if manifest.standby is not None and manifest.standby.held and (on := manifest.point(manifest.standby.point_id)):
+        standing = (
+            f"{manifest.replica.vm_name} was reverted to {on.name}, and its definition stays there while newer points\n"
+            "are committed. To let it follow the newest again: bootpoint vm revert ... latest\n"
+        )
     branches = [f"    {branch.file} (above {branch.base or 'a point'})" for branch in manifest.branches]
     if branches:
         branches.insert(0, "Kept changes of earlier starts, to be looked at and deleted by you:")
@@ -63,6 +69,7 @@ def runbook_text(directory: str, manifest: journal.Manifest, definitions: Mappin
         job=manifest.replica.job,
         directory=directory,
         points="\n".join(lines),
+        standing=standing,
         branches="\n".join(branches) + "\n" if branches else "",
         machine=_machine(manifest),
     )

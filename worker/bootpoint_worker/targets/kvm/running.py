@@ -1,13 +1,13 @@
-"""Starting VMs from points, and stopping them."""
+"""Starting VMs from points, stopping them, and letting the standby stand on another point."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import msgspec
 
-from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.base import Replica, StartRequest, VirtualMachine
 from bootpoint_worker.targets.kvm import journal, standby
 from bootpoint_worker.targets.kvm.conversion import Converted, convert, examine
@@ -30,7 +30,8 @@ def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine
     def again() -> VirtualMachine:
         with place.guarded():
             before = host.must_read(place, replica)
-            point = standby.point_of(host, before.manifest, made.work.point.point_id if made.work else request.point_id)
+            wanted = made.work.point.point_id if made.work else _wanted(before.manifest, request)
+            point = standby.point_of(host, before.manifest, wanted)
             if request.test_id is None:
                 return _start_standby(host, place, before, point, made)
             return _start_test(host, place, before, point, made)
@@ -38,11 +39,53 @@ def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine
     return place.retried(again)
 
 
+def revert(host: Host, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+    """Move the standby's scratch layers over a point; see `Target.revert`."""
+    place = host.place(replica)
+
+    def again() -> VirtualMachine:
+        with place.guarded():
+            before = host.must_read(place, replica)
+            point = standby.point_of(host, before.manifest, point_id)
+            standby.refuse_running(host, before.manifest)
+            after = _moved(host, place, before, point, held=point_id is not None)
+            host.step("revert:runbook")
+            standby.write_runbook(host, place, after.manifest)
+            vm_uuid = str(after.manifest.vm_uuid)
+            return VirtualMachine(replica.vm_name, vm_uuid, "off", after.manifest.replica.replica_id)
+
+    machine = place.retried(again)
+    host.step("revert:done")
+    return machine
+
+
+def _moved(host: Host, place: Place, before: Snapshot, point: journal.PointEntry, *, held: bool) -> Snapshot:
+    """Define the standby over a point: on the layers that it has there, if they are empty, else on new ones."""
+    standing = before.manifest.standby
+    if standing is not None and standing.point_id == point.point_id and standby.untouched(before, standing):
+        layers = standing.layers
+    else:
+        host.step("revert:scratch")
+        layers = standby.make_scratch(place, before, point)
+    machine = journal.Machine(point_id=point.point_id, layers=layers, held=held)
+    host.step("revert:define")
+    standby.define(host, place, before.manifest, machine)
+    host.step("revert:journal")
+    return standby.sweep(place, before, msgspec.structs.replace(before.manifest, standby=machine))
+
+
+def _wanted(manifest: journal.Manifest, request: StartRequest) -> UUID | None:
+    """Return which point a start means: a standby that was reverted starts from where it stands."""
+    held = manifest.standby is not None and manifest.standby.held and request.test_id is None
+    return manifest.standby.point_id if held and manifest.standby and not request.point_id else request.point_id
+
+
 def _converted(host: Host, place: Place, replica: Replica, request: StartRequest) -> Converted:
     before = host.must_read(place, replica)
     manifest = before.manifest
+    request = replace(request, point_id=_wanted(manifest, request))
     if request.test_id is None:
-        _refuse_running(host, manifest)
+        standby.refuse_running(host, manifest)
     if request.conversion == "auto" and manifest.profile is None:
         examine(host, replica, standby.point_of(host, manifest, request.point_id).point_id)
         before = host.must_read(place, replica)
@@ -52,16 +95,6 @@ def _converted(host: Host, place: Place, replica: Replica, request: StartRequest
     if manifest.test(request.test_id) is not None and found is not None and found[0] == "running":
         return Converted(request)
     return convert(host, place, before, request, standby.new_macs(manifest.replica))
-
-
-def _refuse_running(host: Host, manifest: journal.Manifest) -> None:
-    if standby.owned_state(host, manifest) == "running":
-        raise error(
-            Code.STANDBY_RUNNING,
-            f"{manifest.replica.vm_name} is running on host {host.name}",
-            job=manifest.replica.job,
-            host=host.name,
-        )
 
 
 def _scratch(
@@ -77,7 +110,9 @@ def _start_standby(
     host: Host, place: Place, before: Snapshot, point: journal.PointEntry, made: Converted
 ) -> VirtualMachine:
     request, manifest = made.request, before.manifest
-    _refuse_running(host, manifest)
+    standby.refuse_running(host, manifest)
+    standing = manifest.standby
+    was_held = standing is not None and standing.held
     host.step("start:scratch")
     machine = journal.Machine(
         point_id=point.point_id,
@@ -85,11 +120,15 @@ def _start_standby(
         started_at=datetime.now(UTC),
         serial_log=request.serial_log,
         converted=made.work is not None,
+        held=was_held and standing is not None and standing.point_id == point.point_id,
     )
     host.step("start:define")
     standby.define(host, place, manifest, machine)
     host.step("start:journal")
-    standby.sweep(place, before, msgspec.structs.replace(manifest, standby=machine))
+    after = standby.sweep(place, before, msgspec.structs.replace(manifest, standby=machine))
+    if was_held and not machine.held:
+        host.step("start:runbook")
+        standby.write_runbook(host, place, after.manifest)
     return _run(host, manifest, machine, paused=request.paused)
 
 

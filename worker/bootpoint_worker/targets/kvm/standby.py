@@ -30,7 +30,10 @@ from bootpoint_worker.targets.kvm.runbook import LABEL, runbook_text
 
 
 def remake(host: Host, place: Place, replica: Replica) -> None:
-    """Bring the standby's scratch layers, its definition and the runbook up to the head; does only what is left."""
+    """Bring the standby's scratch layers, its definition and the runbook up to the head; does only what is left.
+
+    A standby that runs, or that was reverted to a point, stays where it is.
+    """
 
     def again() -> None:
         with place.guarded():
@@ -47,7 +50,7 @@ def _renewed(host: Host, place: Place, before: Snapshot) -> Snapshot:
     head, standby = before.manifest.head, before.manifest.standby
     if head is None:
         return before
-    if standby is not None and standby.point_id == head.point_id:
+    if standby is not None and (standby.point_id == head.point_id or _held(before.manifest, standby)):
         define(host, place, before.manifest, standby)
         return before
     host.step("remake:scratch")
@@ -56,6 +59,16 @@ def _renewed(host: Host, place: Place, before: Snapshot) -> Snapshot:
     define(host, place, before.manifest, machine)
     host.step("remake:sweep")
     return sweep(place, before, msgspec.structs.replace(before.manifest, standby=machine))
+
+
+def _held(manifest: journal.Manifest, standby: journal.Machine) -> bool:
+    """Say whether the standby was reverted to a point that is still there: then it stays, whatever is newer."""
+    return standby.held and manifest.point(standby.point_id) is not None
+
+
+def untouched(before: Snapshot, machine: journal.Machine) -> bool:
+    """Say whether a machine's scratch layers are there, and nobody has written into them."""
+    return all(0 < before.scratch.get(layer.file, 0) <= layer.fresh_bytes for layer in machine.layers)
 
 
 def make_scratch(
@@ -230,6 +243,22 @@ def owned_state(host: Host, manifest: journal.Manifest) -> str:
     if mark is None or mark.replica_id != manifest.replica.replica_id:
         raise host.taken(manifest.replica, "there is one that bootpoint did not make")
     return state
+
+
+def refuse_running(host: Host, manifest: journal.Manifest) -> None:
+    """Refuse to move a standby that runs.
+
+    Raises:
+        RefusedError: ``standby_running``.
+    """
+    if owned_state(host, manifest) == "running":
+        raise error(
+            Code.STANDBY_RUNNING,
+            f"{manifest.replica.vm_name} is running on host {host.name}",
+            hint="stop it first: `bootpoint vm stop`",
+            job=manifest.replica.job,
+            host=host.name,
+        )
 
 
 def observe(host: Host, snapshot: Snapshot) -> tuple[str, str | None]:

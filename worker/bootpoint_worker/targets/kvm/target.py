@@ -44,8 +44,10 @@ from bootpoint_worker.targets.kvm.place import Changed, Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
 from bootpoint_worker.targets.kvm.reader import KvmReader, open_file
 from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
+from bootpoint_worker.targets.kvm.share import shared
 from bootpoint_worker.targets.kvm.ssh import SshSession
 from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
+from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
 
 
@@ -62,6 +64,7 @@ class KvmTarget:
     point_limit = 22
     resumes_after_crash = True
     can_test_while_open = True
+    can_share = True
     #: Seconds; a server starts in milliseconds, so giving way often is cheap.
     slice_seconds = 60.0
 
@@ -151,6 +154,11 @@ class KvmTarget:
         entry = self._layer_of(place, replica, point_id, slot)
         return open_file(self.host.session, place, entry.file, entry.size_bytes)
 
+    def share(self, replica: Replica, point_id: UUID, slot: str) -> contextlib.AbstractContextManager[Share]:
+        """See `Target.share`."""
+        place = self.host.place(replica)
+        return shared(place, self._layer_of(place, replica, point_id, slot))
+
     def _layer_of(self, place: Place, replica: Replica, point_id: UUID, slot: str) -> journal.LayerEntry:
         snapshot = self.host.read(place, replica)
         entries: tuple[journal.LayerEntry, ...] = ()
@@ -187,6 +195,10 @@ class KvmTarget:
     def remove(self, replica: Replica) -> None:
         """See `Target.remove`."""
         creation.remove(self.host, replica)
+
+    def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+        """See `Target.revert`."""
+        return running.revert(self.host, replica, point_id)
 
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
         """See `Target.start`."""
