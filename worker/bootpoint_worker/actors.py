@@ -20,6 +20,7 @@ from bootpoint_common.store.outbox import Task
 
 from .abort import abort
 from .admission import prepare
+from .adopt import adopt
 from .commit import commit
 from .context import Context
 from .opening import open_point
@@ -43,6 +44,7 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "commit": commit,
     "abort": abort,
     "verify": verify,
+    "adopt": adopt,
     "request": answer_request,
 }
 

@@ -20,6 +20,7 @@ from .context import Context
 from .ingress import Ingress
 from .reaper import REAP_SECONDS, reap
 from .relay import relay_once
+from .verification_due import LOOK_SECONDS, look
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Loop:
 
 
 class ControlLoops:
-    """Relay and reaper: any scheduler or worker process runs them, none leads.
+    """Relay, reaper, and what looks for due checks: any scheduler or worker process runs them, none leads.
 
     Args:
         context: What the process works with.
@@ -97,6 +98,7 @@ class ControlLoops:
         self._loops = [
             Loop("relay", self._relay, self._stop),
             Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
+            Loop("checks", lambda: look(context), self._stop, pause=LOOK_SECONDS),
             Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
         ]
 

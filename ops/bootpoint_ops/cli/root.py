@@ -11,7 +11,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_ops.cli import agent, disk, host, job, point, process, run, vm
+from bootpoint_ops.cli import agent, disk, job, point, process, rescan, run, vm
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, usage
 
 
@@ -73,6 +73,6 @@ def main() -> None:
 
 for _command in (
     *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),
-    *(host.host, agent.agent, disk.disk, job.job, run.run, point.point, vm.vm),
+    *(rescan.host, agent.agent, disk.disk, job.job, run.run, point.point, vm.vm),
 ):
     main.add_command(_command)
