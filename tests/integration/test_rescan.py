@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from click.testing import CliRunner, Result
 
 from bootpoint_common.digest import SEGMENT
 from bootpoint_common.identity import new_id
@@ -16,6 +18,7 @@ from bootpoint_common.store import adoption, request, segment
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
+from bootpoint_ops.cli import main
 from bootpoint_worker import adopt
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader
@@ -141,6 +144,41 @@ def test_an_older_database_takes_the_points_over_and_the_next_run_is_an_incremen
     assert site.rescan()["adopt"] is None
     assert site.rescan(adopting=True)["adoption"] is None
     assert site.fleet.row("SELECT frozen FROM replica") == {"frozen": None}
+
+
+def test_the_command_waits_for_the_adoption_and_shows_it(site: Site, tmp_path: Path) -> None:
+    first, second = site.run(), site.run(300)
+    site.forget(second)
+    env = {
+        "BOOTPOINT_STATE": str(tmp_path / "state"),
+        "BOOTPOINT_DATABASE_URL": site.fleet.database.url,
+        "BOOTPOINT_INSTALLATION_KEY": str(tmp_path / "key"),
+        "COLUMNS": "200",
+    }
+
+    def call(*words: str) -> Result:
+        return CliRunner().invoke(main, words, env=env)
+
+    assert call("db", "migrate").exit_code == 0
+    shown = call("host", "rescan", site.host.name)
+    assert shown.exit_code == 0, shown.stderr
+    assert "1 points are read" in shown.stdout
+    adopted = call("host", "rescan", site.host.name, "--adopt", "-o", "json")
+    assert adopted.exit_code == 0, adopted.stderr
+    (item,) = json.loads(adopted.stdout)["items"]
+    assert item["adopted"] == {"points": [second.name], "error": None}
+    assert [made.id for made in site.fleet.points(site.job)] == [first.id, second.id]
+    # Damage has its place in the same commands: named, and an exit code that scripts see.
+    site.host.rot(first.replica_id, first.id, "system", 0)
+    verified = call("point", "verify", "erp", "latest")
+    assert (verified.exit_code, "segment 0 grain 0" in verified.stdout) == (1, True), verified.stdout
+    point = json.loads(call("point", "show", "erp", "latest", "-o", "json").stdout)
+    assert [(each["segment"], each["grains"]) for each in point["damage"]] == [(0, [0])]
+    assert "damaged" in call("point", "list", "erp").stdout
+    assert call("host", "set", site.host.name, "--verify-budget", "many", "-o", "json").exit_code == 2
+    assert call("host", "set", site.host.name, "--verify-budget", "5GiB", "-o", "json").exit_code == 0
+    row = site.fleet.row("SELECT settings->'verify_budget_bytes' AS n FROM host")
+    assert row == {"n": 5 << 30}
 
 
 def test_a_lost_database_takes_the_hosts_replica_for_the_job_of_its_name(site: Site) -> None:
