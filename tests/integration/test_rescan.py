@@ -44,10 +44,10 @@ class Site:
         for grain in (0, 1, 2, 300, 301, 600):
             self.write(grain)
 
-    def write(self, grain: int) -> None:
+    def write(self, grain: int, data: bytes | None = None) -> None:
         with self.disk.open("r+b") as stream:
             stream.seek(grain * GRAIN)
-            stream.write(self.rng.randbytes(GRAIN))
+            stream.write(self.rng.randbytes(GRAIN) if data is None else data)
 
     def run(self, *grains: int) -> Point:
         """Change grains and do a run; returns its point."""
@@ -122,7 +122,9 @@ def require_increment(site: Site, made: Point, grains: int) -> None:
 
 
 def test_an_older_database_takes_the_points_over_and_the_next_run_is_an_increment(site: Site) -> None:
-    first, second, third = site.run(), site.run(1, 300), site.run(2)
+    first, second = site.run(), site.run(1, 300)
+    site.write(600, bytes(GRAIN))  # a segment that holds nothing any more, but did below
+    third = site.run(2)
     site.forget(second, third)
     failed = site.fleet.wait(site.fleet.run(site.job), state="failed")
     assert failed["reason"] == "base_mismatch"

@@ -262,8 +262,8 @@ def _unborn(replica_id: UUID, job: str, host: Host) -> ReplicaRow:
 def _host_rescan(context: Context, request: Request) -> dict[str, Any]:
     """Compare what a host has of replicas with what the database has; with ``adopt``, begin to take over the rest."""
     host, actor = _host(context, request), str(request.arguments.get("actor", "worker"))
-    with _session(context, request, host) as target, context.database.transaction() as connection:
-        items = rescan.compare(connection, target, host)
+    with _session(context, request, host) as target:
+        items = rescan.compare(context.database, target, host)
     with context.database.transaction() as connection:
         rescan.mark(connection, host, items, actor=actor)
         adopting = bool(request.arguments.get("adopt"))

@@ -14,7 +14,7 @@ from uuid import UUID
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.store import adoption, event
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store.database import Connection, Row, one, rows, run
+from bootpoint_common.store.database import Connection, Database, Row, one, rows, run
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 
@@ -118,34 +118,38 @@ class Compared:
         return "; ".join(parts)
 
 
-def compare(connection: Connection, target: Target, host: Host) -> list[Compared]:
+def compare(database: Database, target: Target, host: Host) -> list[Compared]:
     """Compare every replica of a host.
 
     Args:
-        connection: A transaction.
+        database: The database; the host is asked outside of its transactions.
         target: The host.
         host: Its row.
     """
     found = {replica.journal.replica_id: replica for replica in target.find_replicas()}
-    items = []
-    for key in rows(connection, "SELECT id FROM replica WHERE host_id = %s ORDER BY job_name, id", host.id):
-        row = jobs.replica(connection, key["id"])
-        if row is None or row.definition is None:
-            continue
-        replica = from_json(row.definition)
-        there = found.pop(row.id, None)
-        item = Compared(row.id, row.job_name, replica.vm_name, row, None)
-        try:
-            item.journal = there.journal if there is not None else target.inspect(replica)
-        except BootpointError as problem:
-            if problem.code is not Code.VM_NAME_TAKEN:
-                raise
-            item.why_not = problem.message
-        _add_points(connection, item)
-        if item.differs:
-            item.why_not = item.why_not or _why_not(item)
-        items.append(item)
-    return [*items, *(_unknown(connection, host, there) for there in found.values())]
+    with database.transaction() as connection:
+        keys = rows(connection, "SELECT id FROM replica WHERE host_id = %s ORDER BY job_name, id", host.id)
+        known = [row for key in keys if (row := jobs.replica(connection, key["id"])) is not None]
+    items = [_known(target, row, found.pop(row.id, None)) for row in known if row.definition is not None]
+    with database.transaction() as connection:
+        for item in items:
+            _add_points(connection, item)
+            if item.differs:
+                item.why_not = item.why_not or _why_not(item)
+        return [*items, *(_unknown(connection, host, there) for there in found.values())]
+
+
+def _known(target: Target, row: ReplicaRow, there: FoundReplica | None) -> Compared:
+    """Describe a replica of the database; the host is asked for one that it didn't find by itself."""
+    replica = from_json(row.definition)
+    item = Compared(row.id, row.job_name, replica.vm_name, row, None)
+    try:
+        item.journal = there.journal if there is not None else target.inspect(replica)
+    except BootpointError as problem:
+        if problem.code is not Code.VM_NAME_TAKEN:
+            raise
+        item.why_not = problem.message
+    return item
 
 
 def _add_points(connection: Connection, item: Compared) -> None:
