@@ -355,7 +355,8 @@ def _finish(work: _Work) -> None:
         damage.forget(connection, found.id, before=work.row.started_at)
         if known:
             return
-        run(connection, "UPDATE boot_point SET verified_at = now() WHERE id = %s", found.id)
+        # Damage of before is history now, where its event stays.
+        run(connection, "UPDATE boot_point SET verified_at = now(), damaged_at = NULL WHERE id = %s", found.id)
         for disk in work.disks:
             query = "UPDATE boot_point_disk SET reread_digest = %s WHERE id = %s"
             run(connection, query, roots[disk.id], disk.id)
