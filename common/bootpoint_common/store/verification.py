@@ -30,6 +30,9 @@ RESEND_SECONDS = 30.0
 #: Seconds until a replica whose verification failed is tried again.
 AGAIN_SECONDS = 3600.0
 
+#: Days for which it is kept how much of a host was read.
+KEPT_DAYS = 30
+
 #: Advisory lock of the process that looks for what is due ("verify" as a number).
 _LOCK = 0x766572696679
 
@@ -227,6 +230,8 @@ def enqueue(connection: Connection) -> int:
     """
     if not one_row(connection, "SELECT pg_try_advisory_xact_lock(%s) AS mine", _LOCK)["mine"]:
         return 0
+    run(connection, "DELETE FROM reference WHERE kind = 'verify' AND until < now()")
+    run(connection, "DELETE FROM verify_day WHERE day < (now() AT TIME ZONE 'UTC')::date - %s", KEPT_DAYS)
     due = rows(connection, _DUE, AGAIN_SECONDS)
     for row in due:
         ask(connection, row["point_id"], requested_by="schedule", budgeted=True)
