@@ -20,7 +20,7 @@ from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer.agent import Agent
 from bootpoint_producer.scan import scan
-from bootpoint_worker import reading, verify
+from bootpoint_worker import reading, verify, verifying
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader
 from bootpoint_worker.verification_due import look
@@ -274,7 +274,7 @@ def test_one_at_a_time_reads_a_point_and_a_dead_worker_lets_go(site: Site, monke
 
 
 def test_a_consolidation_is_waited_for_and_a_merged_point_is_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verify, "CONSOLIDATION_SECONDS", 0.2)
+    monkeypatch.setattr(verifying, "CONSOLIDATION_SECONDS", 0.2)
     first = site.run()
     second = site.run()
     site.execute("UPDATE replica SET consolidating = %s", first.id)
