@@ -9,6 +9,7 @@ lost and is asked for again.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -238,12 +239,16 @@ class ReadyDisk(msgspec.Struct, frozen=True, kw_only=True):
         point_disk_id: Name of the stream.
         may_send_until: First credit, in cumulative encrypted bytes.
         head_segments: Segment digests of the head, 32 bytes each, when the agent's base isn't the head.
+        resend: Segments that the replica holds damaged: every grain of them travels again, changed or not. A bit for
+            each, `segment_bits` makes it; None where there are none. (An agent that doesn't know it leaves the damage
+            as it is, which the commit finds.)
     """
 
     slot: str
     point_disk_id: UUID
     may_send_until: int
     head_segments: bytes | None = None
+    resend: bytes | None = None
 
 
 class Ready(_Message, frozen=True, kw_only=True, tag="ready"):
@@ -306,6 +311,20 @@ class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
     kind: str
     arguments: dict[str, Any]
     expires_at: datetime
+
+
+def segment_bits(numbers: Iterable[int]) -> bytes | None:
+    """Write numbers of segments as bits: number n is bit n % 8 of byte n // 8; None where there are none."""
+    bits = bytearray()
+    for number in numbers:
+        bits.extend(bytes(max(0, number // 8 + 1 - len(bits))))
+        bits[number // 8] |= 1 << number % 8
+    return bytes(bits) or None
+
+
+def segment_numbers(bits: bytes | None) -> frozenset[int]:
+    """Read what `segment_bits` wrote."""
+    return frozenset(at * 8 + bit for at, byte in enumerate(bits or b"") for bit in range(8) if byte >> bit & 1)
 
 
 FromAgent = Hello | Heartbeat | Offer | More | CreditQuery | Failed | Report | Answer

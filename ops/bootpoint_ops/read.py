@@ -8,6 +8,7 @@ from uuid import UUID
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import agent as agents
+from bootpoint_common.store import damage
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, rows
 
@@ -180,6 +181,11 @@ def point(connection: Connection, replica: jobs.ReplicaRow, name: str) -> dict[s
         replica.job_name,
         replica.host,
     )
+    if shown is None:
+        raise error(
+            Code.NO_SUCH_POINT, f"boot point {name} was merged into a later one",
+            job=replica.job_name, host=replica.host, key="point", value=name,
+        )  # fmt: skip
     disks = rows(
         connection,
         "SELECT slot, size_bytes, layer, tracker, fallback, scanned_bytes, changed_bytes, wire_bytes, applied_bytes,"
@@ -190,7 +196,21 @@ def point(connection: Connection, replica: jobs.ReplicaRow, name: str) -> dict[s
         found,
     )
     profile = one(connection, "SELECT profile FROM replica WHERE id = %s AND profile ? 'made_at'", replica.id)
-    return {**jsonable(shown), "disks": _objects(disks), "profile": None if profile is None else profile["profile"]}
+    damaged = [{**each.as_json(), "text": each.text} for each in damage.of_point(connection, found)]
+    return {
+        **jsonable(shown),
+        "disks": _objects(disks),
+        "damage": damaged,
+        "profile": None if profile is None else profile["profile"],
+    }
+
+
+def is_damaged(item: dict[str, Any]) -> bool:
+    """Tell whether a point, as the views have it, is damaged as far as is known: nothing newer says otherwise."""
+    damaged, verified = item["damaged_at"], item["verified_at"]
+    return damaged is not None and (
+        verified is None or datetime.fromisoformat(damaged) >= datetime.fromisoformat(verified)
+    )
 
 
 def host_list(connection: Connection) -> list[dict[str, Any]]:

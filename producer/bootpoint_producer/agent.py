@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import logging
 import threading
 from datetime import UTC, datetime
@@ -34,8 +35,19 @@ VERSION = "0.1.0"
 HEARTBEAT_SECONDS = 10.0
 HELLO_SECONDS = 2.0
 
+#: Segments whose entries one answer holds at most: 16 times 4 KiB.
+MOST_SEGMENTS = 16
+
 #: Seconds until a lost connection is tried again.
 AGAIN_SECONDS = 1.0
+
+
+class _EntriesAsked(msgspec.Struct):
+    """Arguments of the question ``entries``: number and digest (hex) of each segment."""
+
+    replica: UUID
+    slot: str
+    segments: dict[str, str]
 
 
 class Agent:
@@ -223,12 +235,10 @@ class Agent:
         if datetime.now(UTC) > asked.expires_at:
             return
         try:
-            answer = self._disks() if asked.kind == "disks" else None
-            problem = (
-                None
-                if answer is not None
-                else error(Code.AGENT_TOO_OLD, f"this agent knows no question {asked.kind!r}")
-            )
+            questions = {"disks": lambda _: self._disks(), "entries": self._entries}
+            if asked.kind not in questions:
+                raise error(Code.AGENT_TOO_OLD, f"this agent knows no question {asked.kind!r}")
+            answer, problem = questions[asked.kind](asked.arguments), None
         except BootpointError as failed:
             answer, problem = None, failed
         told = None
@@ -240,6 +250,17 @@ class Agent:
 
     def _disks(self) -> dict[str, Any]:
         return diskmap.inventory(self._files)
+
+    def _entries(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Say what the grains of some segments were, as far as a map here still knows; a verification asks."""
+        try:
+            asked = msgspec.convert(arguments, _EntriesAsked)
+            wanted = {int(number): bytes.fromhex(digest) for number, digest in asked.segments.items()}
+        except (msgspec.ValidationError, ValueError) as wrong:
+            raise error(Code.SPEC_INVALID, f"the question makes no sense: {wrong}") from wrong
+        some = dict(sorted(wanted.items())[:MOST_SEGMENTS])
+        found = self._state.entries(asked.replica, asked.slot, some)
+        return {"entries": {str(number): base64.b64encode(entries).decode() for number, entries in found.items()}}
 
     def _tools(self) -> Tools:
         return Tools(

@@ -39,11 +39,13 @@ class Ground:
         base: Path of the base's block map, where it is held.
         head: The head's segment digests, where the map is not held.
         fallback: Why the map is not held; None for a full copy or a held base.
+        resend: Segments that the replica holds damaged.
     """
 
     base: Path | None = None
     head: SegmentTable | None = None
     fallback: str | None = None
+    resend: frozenset[int] = frozenset()
 
 
 class Feed:
@@ -105,7 +107,13 @@ class Feed:
             )
             stack.enter_context(candidate)
             chunks = scan(
-                self._source, self._tracker, candidate, base=base, head=self._ground.head, counters=self.counters
+                self._source,
+                self._tracker,
+                candidate,
+                base=base,
+                head=self._ground.head,
+                resend=self._ground.resend,
+                counters=self.counters,
             )
             for encoded in stack.enter_context(self._encoding(chunks)):
                 yield self._sealed(encoded.body)

@@ -253,9 +253,7 @@ class Publication:
             return None
         return held
 
-    def _channel(
-        self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None
-    ) -> _Channel:
+    def _channel(self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None) -> _Channel:
         source = _Stoppable(self._snapshot.source(disk.slot), self._over)
         try:
             ground = self._ground(replica, ready, disk, held, source.size_bytes)
@@ -294,9 +292,11 @@ class Publication:
         if sizes[disk.slot] > size_bytes:
             text = f"disk {disk.slot} shrank from {sizes[disk.slot]} to {size_bytes} bytes"
             raise error(Code.DISK_CHANGED, text, key="disk", value=disk.slot)
+        resend = message.segment_numbers(disk.resend)
         if held is not None:
-            return Ground(base=self._tools.state.map_path(replica.replica_id, held.point_id, disk.slot))
-        return Ground(head=_table(disk, sizes[disk.slot]), fallback="base_lost")
+            base = self._tools.state.map_path(replica.replica_id, held.point_id, disk.slot)
+            return Ground(base=base, resend=resend)
+        return Ground(head=_table(disk, sizes[disk.slot]), fallback="base_lost", resend=resend)
 
     def _keep(self, replica: _Replica, slot: str, size: int, root: bytes) -> None:
         """Note a finished map; with the last one the point is kept, before that disk's seal is made."""

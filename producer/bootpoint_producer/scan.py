@@ -69,6 +69,7 @@ def scan(
     *,
     base: BlockMap | None = None,
     head: SegmentTable | None = None,
+    resend: frozenset[int] = frozenset(),
     counters: Counters | None = None,
 ) -> Iterator[Chunk]:
     """Find what differs from the replica's head, and bring the candidate map up to date with the source.
@@ -81,6 +82,7 @@ def scan(
         candidate: ``base.copy_to(…, source.size_bytes)``, or a new map of that size.
         base: The base's map, for the tracker and for growth.
         head: The head's segment digests, where the base's map was lost; excludes ``base``.
+        resend: Segments of which every grain travels, though nothing changed: the replica holds them damaged.
         counters: Counted up on the way.
 
     Raises:
@@ -92,8 +94,9 @@ def scan(
     counters = counters if counters is not None else Counters()
     builder = _Builder(counters)
     if head is not None:
-        yield from _scan_segments(source, candidate, head.grown(source.size_bytes), builder)
+        yield from _scan_segments(source, candidate, head.grown(source.size_bytes), resend, builder)
     else:
+        yield from _resent(source, candidate, resend, builder)
         for extent in whole_grains(_candidates(source, tracker, base), source.size_bytes):
             if extent.zero:
                 yield from _became_zero(candidate, extent, builder)
@@ -176,28 +179,54 @@ def _became_zero(candidate: BlockMap, extent: Extent, builder: _Builder) -> Iter
                 yield from builder.zero(offset, min((first + end) * GRAIN, candidate.size_bytes) - offset)
 
 
-def _scan_segments(source: Source, candidate: BlockMap, head: SegmentTable, builder: _Builder) -> Iterator[Chunk]:
+def _scan_segments(
+    source: Source, candidate: BlockMap, head: SegmentTable, resend: frozenset[int], builder: _Builder
+) -> Iterator[Chunk]:
     for index in range(len(head)):
         start = index * SEGMENT
         length = min(SEGMENT, source.size_bytes - start)
-        entries = bytearray(-(-length // GRAIN) * ENTRY)
-        # Kept until the digest is known: read twice, a disk that isn't held still could give two contents.
-        reads: list[tuple[int, bytes, bytes]] = []
-        for extent in whole_grains(source.data_extents(start, length), source.size_bytes):
-            if extent.zero:
-                continue
-            for offset in range(extent.offset, extent.end, READ):
-                data = source.read(offset, min(READ, extent.end - offset))
-                builder.counters.scanned_bytes += len(data)
-                found = _entries(data)
-                at = (offset - start) // GRAIN * ENTRY
-                entries[at : at + len(found)] = found
-                if any(found):
-                    reads.append((offset, data, found))
+        entries, reads = _read_segment(source, start, length, builder)
         if any(entries):
             candidate.put(start // GRAIN, entries)
-        if segment_digest(entries) != head[index]:
+        if index in resend or segment_digest(entries) != head[index]:
             yield from _whole_segment(start, length, reads, builder)
+
+
+def _resent(source: Source, candidate: BlockMap, resend: frozenset[int], builder: _Builder) -> Iterator[Chunk]:
+    """Send whole segments before anything else; what the scan finds there afterwards it compares with these."""
+    for index in sorted(resend):
+        start = index * SEGMENT
+        if start >= source.size_bytes:
+            break
+        length = min(SEGMENT, source.size_bytes - start)
+        entries, reads = _read_segment(source, start, length, builder)
+        candidate.put(start // GRAIN, entries)
+        yield from _whole_segment(start, length, reads, builder)
+    # The extents of a chunk ascend, and the scan begins at the disk's start.
+    yield from builder.rest()
+
+
+def _read_segment(
+    source: Source, start: int, length: int, builder: _Builder
+) -> tuple[bytearray, list[tuple[int, bytes, bytes]]]:
+    """Read a segment whole: its entries, and (offset, data, entries) of what isn't zero.
+
+    The data is kept until the digest is known: read twice, a disk that isn't held still could give two contents.
+    """
+    entries = bytearray(-(-length // GRAIN) * ENTRY)
+    reads: list[tuple[int, bytes, bytes]] = []
+    for extent in whole_grains(source.data_extents(start, length), source.size_bytes):
+        if extent.zero:
+            continue
+        for offset in range(extent.offset, extent.end, READ):
+            data = source.read(offset, min(READ, extent.end - offset))
+            builder.counters.scanned_bytes += len(data)
+            found = _entries(data)
+            at = (offset - start) // GRAIN * ENTRY
+            entries[at : at + len(found)] = found
+            if any(found):
+                reads.append((offset, data, found))
+    return entries, reads
 
 
 def _whole_segment(

@@ -16,6 +16,7 @@ its place alone: id, size and root of every disk must equal the head's.
 from __future__ import annotations
 
 import base64
+import glob
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ from uuid import UUID
 
 from bootpoint_common.blockmap import BlockMap, DamagedMap
 from bootpoint_common.cipher import AgentKey
+from bootpoint_common.digest import SEGMENT_GRAINS, segment_digest, segment_grains
 from bootpoint_common.identity import new_id
 from bootpoint_common.message import Base, BaseDisk
 from bootpoint_common.units import GRAIN
@@ -150,6 +152,30 @@ class AgentState:
         """Return every replica whose base is held here, with the base."""
         replicas = sorted(UUID(folder.name) for folder in self._maps.iterdir())
         return [(replica, base) for replica in replicas if (base := self.base(replica)) is not None]
+
+    def entries(self, replica_id: UUID, slot: str, wanted: Mapping[int, bytes]) -> dict[int, bytes]:
+        """Look segments up in the maps of a disk, whatever point they are of.
+
+        Args:
+            replica_id: The replica.
+            slot: The disk.
+            wanted: Number and digest of each segment.
+
+        Returns:
+            The entries of those that a map holds with that digest.
+        """
+        found: dict[int, bytes] = {}
+        for file in sorted((self._maps / str(replica_id)).glob(f"*/{glob.escape(slot)}.map")):
+            try:
+                with BlockMap.open(file) as held:
+                    for number in wanted.keys() - found.keys():
+                        if 0 <= number < held.segments:
+                            entries = held.entries(number * SEGMENT_GRAINS, segment_grains(held.size_bytes, number))
+                            if segment_digest(entries) == wanted[number]:
+                                found[number] = entries
+            except (FileNotFoundError, DamagedMap):
+                continue  # dropped meanwhile, or a candidate in the making
+        return found
 
     def adopt(self, replica_id: UUID, point_id: UUID) -> bool:
         """Make a held point the replica's base, and drop what isn't needed any more.

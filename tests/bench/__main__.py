@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case, conversion, life
+from tests.bench import case, conversion, life, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -21,7 +21,7 @@ LONGEST, LONGEST_QUICK = 2400, 600
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
-CASES = ("full", "increment", "memory", "backlog", "life", "start")
+CASES = ("full", "increment", "verify", "memory", "backlog", "life", "start")
 
 
 def main() -> int:
@@ -38,7 +38,7 @@ def main() -> int:
     with scratch(options.tmpfs) as storage, scratch(options.sources) as sources:
         bench = Bench(report, rng, rounds, Disk(sources / "disk.raw", size_bytes=size, data_bytes=data))
         bench.grains = 5_000 if options.quick else 100_000
-        if {"full", "increment"} & set(options.only):
+        if {"full", "increment", "verify"} & set(options.only):
             report.title += f" (zstd level 1 makes 1/{bench.disk.build():.2f} of it; mixed for 1/{RATIO})"
         with rig(storage, [bench.disk.path, bench.huge, bench.waiting, bench.deep]) as made:
             for name in options.only:
@@ -91,6 +91,17 @@ class Bench:
             self.report.at_least(name, results.faster("bootpoint", peer), bar, _beside(results, peer))
         self.report.add(Line("increment, bytes on the wire / changed bytes", f"{share:.3f}", beside="random bytes"))
         self._profile("increment", results)
+
+    def verify(self, made: Rig) -> None:
+        """Verifications against b3sum over the flattened image."""
+        whole, dense = verification.verification(made, self.disk, self.rounds)
+        self.report.at_least(
+            "verification, speed / b3sum's of the flat image", whole.faster("bootpoint", "b3sum"), 0.7,
+            _beside(whole, "b3sum"),
+        )  # fmt: skip
+        ratios = dense.faster("bootpoint", "b3sum")
+        text = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        self.report.add(Line("verification, speed / b3sum's of the data alone", text, beside=_beside(dense, "b3sum")))
 
     def _profile(self, what: str, results: case.Rounds) -> None:
         phases, parts = results.profile("bootpoint")

@@ -1,4 +1,4 @@
-"""The programs that we are measured against: nbdcopy into a qcow2 behind qemu-nbd, and rsync."""
+"""The programs that we are measured against: nbdcopy into a qcow2 behind qemu-nbd, rsync, and b3sum."""
 
 from __future__ import annotations
 
@@ -41,6 +41,15 @@ def rsync(source: Path, target: Path) -> Measured:
     before = _children_seconds()
     began = time.monotonic()
     subprocess.run(words, check=True)
+    seconds = time.monotonic() - began
+    return Measured(seconds, _children_seconds() - before)
+
+
+def b3sum(file: Path) -> Measured:
+    """Hash a file by b3sum, in as many threads as there are processors."""
+    before = _children_seconds()
+    began = time.monotonic()
+    subprocess.run(["b3sum", "--no-names", str(file)], check=True, stdout=subprocess.DEVNULL)
     seconds = time.monotonic() - began
     return Measured(seconds, _children_seconds() - before)
 

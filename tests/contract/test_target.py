@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,8 @@ from bootpoint_common.errors import BootpointError, Code, Fenced, RetryableError
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker.targets.base import (
+    PIECE,
+    PIECES_KEPT,
     CommitPoint,
     Journal,
     JournalPoint,
@@ -314,6 +317,41 @@ def test_extents_cover_the_range_and_zero_is_certain(bench: Bench) -> None:
         position += length
     assert position == SIZE
     assert any(zero for _, _, zero in extents)
+
+
+def test_a_stream_gives_every_range_in_order_and_keeps_what_was_taken_last(bench: Bench) -> None:
+    data = _pattern(1, SIZE)
+    point = bench.point(None, (0, data))
+    ranges = [(0, 512), (GRAIN, 3 * MiB + 4096), (SIZE - 512, 512), *((at * GRAIN, GRAIN) for at in range(20))]
+    with closing(bench.target.open_reader(bench.replica, point.point_id, "system")) as reader:
+        kept: deque[tuple[int, memoryview]] = deque(maxlen=PIECES_KEPT)
+        read: list[tuple[int, int]] = []
+        for offset, piece in reader.stream(ranges):
+            assert len(piece) <= PIECE
+            kept.append((offset, piece))
+            read.append((offset, len(piece)))
+            assert all(data[at : at + len(held)] == held for at, held in kept)
+        parts = [
+            (at, min(PIECE, offset + length - at))
+            for offset, length in ranges
+            for at in range(offset, offset + length, PIECE)
+        ]
+        assert read == parts
+        # One that is given up half-way leaves a reader that still reads.
+        with closing(reader.stream([(0, SIZE)])) as stream:
+            next(stream)
+        assert reader.read(0, SIZE) == data
+        with pytest.raises(RetryableError):
+            list(reader.stream([(SIZE, 512)]))
+
+
+def test_a_host_finds_its_replicas_by_itself(bench: Bench) -> None:
+    point = bench.point(None, (0, _pattern(1, GRAIN)))
+    found = {each.journal.replica_id: each for each in bench.target.find_replicas()}[bench.replica.replica_id]
+    assert found.journal.points == (point,)
+    assert found.replica.vm_name == bench.replica.vm_name
+    with closing(bench.target.open_reader(found.replica, point.point_id, "system")) as reader:
+        assert reader.read(0, GRAIN) == _pattern(1, GRAIN)
 
 
 def test_a_grown_disk_goes_on_in_a_larger_layer(bench: Bench) -> None:

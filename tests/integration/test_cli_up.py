@@ -167,6 +167,10 @@ def test_the_way_of_a_first_user(job: Up) -> None:
     assert verified["reread_digest"] == verified["read_digest"] == points[0]["read_digest"]
     assert verified["verified_at"] is not None
 
+    (rescanned,) = up.json("host", "rescan", "fk")["items"]
+    found = [rescanned[key] for key in ("job", "state", "points_both", "adopt")]
+    assert found == ["one", "ok", 2, None]
+
     assert [machine["name"] for machine in up.json("vm", "list", "fk")["items"]] == ["one-standby"]
     assert [item["name"] for item in up.json("vm", "points", "fk", "one-standby")["items"]] == [
         item["name"] for item in points[::-1]

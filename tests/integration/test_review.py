@@ -29,11 +29,9 @@ from bootpoint_producer.agent import Agent
 from bootpoint_producer.sources.base import Source
 from bootpoint_producer.state import AgentState
 from bootpoint_producer.trackers.hash import HashTracker
-from bootpoint_worker import admission, reaper, replicate, verify
+from bootpoint_worker import admission, reaper, replicate
 from bootpoint_worker import slice as slices
 from bootpoint_worker.preflight import preflight
-from bootpoint_worker.targets.base import LayerReader
-from bootpoint_worker.targets.fake_host import FakeHost
 from tests.model.source import MACHINE
 from tests.model.world import World
 from tests.service.fleet import Fleet
@@ -439,62 +437,6 @@ def test_an_agent_learns_nothing_of_another_agents_run(world: World) -> None:
     rows = world.rows("SELECT payload FROM outbox WHERE agent = 's1'")
     told = [message.decode_to_agent(row["payload"]) for row in rows]
     assert [body for body in told if getattr(body, "point_id", None) is not None] == []
-
-
-def test_each_segment_is_verified_once_however_often_the_work_is_interrupted(
-    installation: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    disks = {"system": tmp_path / "system.raw", "data": tmp_path / "data.raw"}
-    for slot, size in (("system", 48 * MiB), ("data", 32 * MiB)):
-        disks[slot].write_bytes(b"z" * size)
-    service = installation.add_worker("w1")
-    host_id = installation.add_host(f"fake-{tmp_path.name}")
-    installation.add_agent("erp", list(disks.values()))
-    job_id = installation.add_job("erp", "erp", disks, host_id)
-    installation.wait(installation.run(job_id))
-    (made,) = installation.points(job_id)
-    read: list[tuple[int, int]] = []
-    real = verify._read_segment
-
-    def counted(reader: Any, number: int, size_bytes: int) -> bytes:
-        read.append((size_bytes, number))
-        return real(reader, number, size_bytes)
-
-    monkeypatch.setattr(verify, "_read_segment", counted)
-    monkeypatch.setattr(verify, "LONGEST", 0.0)
-    monkeypatch.setattr(verify, "_go_on", lambda *_: None)
-    for _ in range(10):
-        if installation.row("SELECT 1 FROM boot_point WHERE verified_at IS NOT NULL"):
-            break
-        verify.verify(service._context, made.id)
-    assert sorted(read) == sorted({*read})
-    assert len(read) == 5
-    verified = installation.row("SELECT count(*) AS n FROM boot_point_disk WHERE reread_digest = read_digest")
-    assert verified == {"n": 2}
-
-
-def test_damage_is_said_before_the_time_of_the_task_is_over(
-    installation: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(verify, "LONGEST", 0.0)
-    monkeypatch.setattr(verify, "_go_on", lambda *_: None)
-    job_id, _ = one_disk(installation, tmp_path, b"z" * (48 * MiB))
-    installation.wait(installation.run(job_id))
-    (made,) = installation.points(job_id)
-    FakeHost.at(f"fake-{tmp_path.name}").rot(made.replica_id, made.id, "system", 3 * MiB)
-    read: list[int] = []
-    real = verify._read_segment
-
-    def counted(reader: LayerReader, number: int, size_bytes: int) -> bytes:
-        read.append(number)
-        return real(reader, number, size_bytes)
-
-    monkeypatch.setattr(verify, "_read_segment", counted)
-    verify.verify(installation.services[0]._context, made.id)
-    assert read == [0]
-    event = installation.row("SELECT text FROM event WHERE kind = 'point_damaged'")
-    assert event is not None
-    assert "segment 0" in event["text"]
 
 
 def test_a_broker_that_holds_publishers_back_holds_up_no_slice(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -54,7 +54,9 @@ class Disk:
         with self.path.open("ab") as file:
             file.truncate(size)
 
-    def run(self, *, tracker: Listed | None = None, lost: bool = False) -> tuple[list[Chunk], Counters]:
+    def run(
+        self, *, tracker: Listed | None = None, lost: bool = False, resend: frozenset[int] = frozenset()
+    ) -> tuple[list[Chunk], Counters]:
         """Scan, apply the chunks, and check map, replica and the other side's root."""
         self.runs += 1
         counters = Counters()
@@ -68,7 +70,9 @@ class Disk:
         else:
             candidate = self.base.copy_to(candidate_path, size)
         base, head = (None, held) if lost else (self.base, None)
-        chunks = list(scan(source, tracker or HashTracker(), candidate, base=base, head=head, counters=counters))
+        tracked = tracker or HashTracker()
+        scanned = scan(source, tracked, candidate, base=base, head=head, resend=resend, counters=counters)
+        chunks = list(scanned)
         source.close()
         self.replica.extend(bytes(size - len(self.replica)))
         for chunk in chunks:
@@ -149,6 +153,21 @@ def test_what_became_zero_travels_once_as_zero(disk: Disk, how: str) -> None:
     chunks, counters = disk.run()
     assert extents(chunks) == [Extent(2 * GRAIN, 2 * GRAIN, zero=True)]
     assert counters.zero_bytes == 2 * GRAIN
+    assert disk.run()[0] == []
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["base held", "base lost"])
+def test_a_damaged_segment_travels_whole_though_nothing_changed(disk: Disk, *, lost: bool) -> None:
+    disk.write(SEGMENT + GRAIN, os.urandom(2 * GRAIN))
+    disk.write(2 * SEGMENT, os.urandom(3 * GRAIN + 512))
+    disk.run()
+    disk.write(0, os.urandom(GRAIN))
+    disk.replica[SEGMENT + GRAIN + 5] ^= 0xFF  # the replica's medium is bad: the scan can't know
+    disk.replica[2 * SEGMENT + 3 * GRAIN + 511] ^= 0xFF
+    disk.replica[SEGMENT + 77 * GRAIN] ^= 0xFF
+    chunks, counters = disk.run(lost=lost, resend=frozenset({1, 2, 40_000}))
+    assert counters.changed_bytes + counters.zero_bytes == SEGMENT + 3 * GRAIN + 512 + (SEGMENT if lost else GRAIN)
+    assert any(extent.zero and extent.offset <= SEGMENT < extent.end for extent in extents(chunks))
     assert disk.run()[0] == []
 
 

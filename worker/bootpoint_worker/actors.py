@@ -20,6 +20,7 @@ from bootpoint_common.store.outbox import Task
 
 from .abort import abort
 from .admission import prepare
+from .adopt import adopt
 from .commit import commit
 from .consolidation import consolidate
 from .context import Context
@@ -38,6 +39,9 @@ TIME_LIMIT = 25 * 60 * 1000
 #: Tasks that apply a stream; they have threads of their own, so that a long copy never holds up a commit.
 SLICES = frozenset({"replicate"})
 
+#: Tasks that read whole disks for minutes; they have threads of their own, so that they never hold up a commit either.
+CHECKS = frozenset({"verify", "adopt"})
+
 #: Every task and what does it.
 ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "prepare": prepare,
@@ -49,13 +53,16 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "verify": verify,
     "examine": examine,
     "trial": trial,
+    "adopt": adopt,
     "request": answer_request,
 }
 
 
 def queue_of(pool: str, kind: str) -> str:
-    """Return the queue of a kind of task: ``pool.X`` for slices, ``pool.X.tasks`` for everything short."""
-    return f"pool.{pool}" if kind in SLICES else f"pool.{pool}.tasks"
+    """Return the queue of a kind of task: ``pool.X`` for slices, ``pool.X.checks``, ``pool.X.tasks`` for all others."""
+    if kind in SLICES:
+        return f"pool.{pool}"
+    return f"pool.{pool}.checks" if kind in CHECKS else f"pool.{pool}.tasks"
 
 
 def make_broker(url: str | None) -> dramatiq.Broker:

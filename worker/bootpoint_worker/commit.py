@@ -15,16 +15,16 @@ from contextlib import closing
 from uuid import UUID
 
 from bootpoint_common import message
-from bootpoint_common.digest import SegmentTable, grain_digest
+from bootpoint_common.digest import grain_digest
 from bootpoint_common.errors import BootpointError, Code, Fenced, error
 from bootpoint_common.store import event, host, outbox, point, segment, transition
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.claim import Claim, check
-from bootpoint_common.store.database import Connection, one, one_row, run
+from bootpoint_common.store.database import Connection, one_row, run
 from bootpoint_common.store.point import Point, PointDisk, State
 from bootpoint_common.units import GRAIN
 
-from . import consolidation, entropy, standing
+from . import consolidation, entropy, repair, standing
 from .context import Context
 from .examine import request_profile
 from .replica import replica_of
@@ -85,23 +85,8 @@ def _commit(context: Context, held: Claim, found: Point) -> None:
 
 def _wrong_root(connection: Connection, found: Point, disks: list[PointDisk]) -> BootpointError | None:
     """Compare what the segments give with the root that the seal names."""
-    row = None if found.base is None else one(connection, "SELECT sequence FROM boot_point WHERE id = %s", found.base)
     for disk in disks:
-        table = SegmentTable(disk.size_bytes)
-        if row is not None:
-            size = one(
-                connection,
-                "SELECT size_bytes FROM boot_point_disk WHERE point_id = %s AND slot = %s",
-                found.base,
-                disk.slot,
-            )
-            if size is not None:
-                before = segment.segments(
-                    connection, found.replica_id, disk.slot, size["size_bytes"], upto=row["sequence"]
-                )
-                table = before.grown(disk.size_bytes)
-        table.update(segment.own_segments(connection, disk.id))
-        if table.root() != disk.read_digest:
+        if repair.expected(connection, found, disk).root() != disk.read_digest:
             text = (
                 f"disk {disk.slot} of {found.name}: the segments on this base don't give the root that the agent read"
             )
@@ -115,6 +100,9 @@ def _read_back(context: Context, held: Claim, target: Target, replica: Replica, 
         check(connection, "replica", found.replica_id, held.number)
         disks = point.disks(connection, found.id)
         samples = {disk.slot: segment.samples(connection, disk.id) for disk in disks}
+        damaged = repair.below(connection, found)
+        tables = {d.slot: repair.expected(connection, found, d) for d in disks if d.slot in damaged}
+    wrong = []
     for disk in disks:
         layer = Layer(found.id, disk.slot, disk.layer or "")
         try:
@@ -123,9 +111,15 @@ def _read_back(context: Context, held: Claim, target: Target, replica: Replica, 
             # The target closed the layer for ever in an earlier attempt of this commit, which had read it back.
             with context.database.transaction() as connection:
                 check(connection, "replica", found.replica_id, held.number)
-            continue
+            return
         with closing(writer):
             _compare(writer, found, disk, samples[disk.slot])
+            if disk.slot in tables:
+                wrong += repair.still_damaged(writer, found, disk, damaged[disk.slot], tables[disk.slot])
+            held.progress()
+    with context.database.transaction() as connection:
+        check(connection, "replica", found.replica_id, held.number)
+        repair.keep(connection, found, wrong)
 
 
 def _compare(writer: LayerWriter, found: Point, disk: PointDisk, grains: dict[int, bytes]) -> None:
@@ -155,6 +149,7 @@ def _committed(connection: Connection, held: Claim, found: Point, done: JournalP
         point.get(connection, found.base, lock=True)  # the entropy watch may pin it
     point.get(connection, found.id, lock=True)
     check(connection, "replica", found.replica_id, held.number)
+    below = repair.below(connection, found)
     transition.committed(connection, found, {disk.slot: disk.stored_bytes for disk in done.disks})
     event.of_point(
         connection,
@@ -164,6 +159,7 @@ def _committed(connection: Connection, held: Claim, found: Point, done: JournalP
         actor="worker",
     )
     request_profile(connection, found)
+    repair.committed(connection, found, below)
     ended = runs.settle(connection, found.run_uid)
     told = message.Committed(
         run=found.run_uid, replica_id=found.replica_id, point_id=found.id, name=found.name, run_ended=ended

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, Fenced
-from bootpoint_common.store import event, host, outbox, point, segment, transition
+from bootpoint_common.store import damage, event, host, outbox, point, segment, transition
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.claim import Claim, check
 from bootpoint_common.store.database import Connection, one
@@ -126,6 +126,7 @@ def tell_ready(connection: Connection, found: Point) -> None:
     row = (
         one(connection, "SELECT sequence FROM boot_point WHERE id = %s", found.base) if found.base is not None else None
     )
+    resend = damage.head_segments(connection, found.replica_id) if found.base is not None else {}
     ready = []
     for disk in point.disks(connection, found.id):
         segments = None
@@ -134,7 +135,13 @@ def tell_ready(connection: Connection, found: Point) -> None:
             segments = b"".join(table)
         until = disk.watermark_bytes + disk.window_bytes
         ready.append(
-            message.ReadyDisk(slot=disk.slot, point_disk_id=disk.id, may_send_until=until, head_segments=segments)
+            message.ReadyDisk(
+                slot=disk.slot,
+                point_disk_id=disk.id,
+                may_send_until=until,
+                head_segments=segments,
+                resend=message.segment_bits(resend.get(disk.slot, ())),
+            )
         )
     body = message.Ready(
         run=found.run_uid, replica_id=found.replica_id, point_id=found.id, name=found.name, head=head, disks=ready

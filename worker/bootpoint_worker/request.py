@@ -16,7 +16,7 @@ from bootpoint_common.store.database import one
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.request import Request
-from bootpoint_worker import vm
+from bootpoint_worker import rescan, vm
 from bootpoint_worker.asking import host_of, session
 from bootpoint_worker.context import Context
 from bootpoint_worker.hostinfo import info_as_json, unsupported
@@ -119,6 +119,18 @@ def _unborn(replica_id: UUID, job: str, host: Host) -> ReplicaRow:
     )  # fmt: skip
 
 
+def _host_rescan(context: Context, request: Request) -> dict[str, Any]:
+    """Compare what a host has of replicas with what the database has; with ``adopt``, begin to take over the rest."""
+    host, actor = host_of(context, request), str(request.arguments.get("actor", "worker"))
+    with session(context, request, host) as target:
+        items = rescan.compare(context.database, target, host)
+    with context.database.transaction() as connection:
+        rescan.mark(connection, host, items, actor=actor)
+        adopting = bool(request.arguments.get("adopt"))
+        begun = {i.replica_id: rescan.begin(connection, host, i, actor=actor) for i in items} if adopting else {}
+    return {"host": host.name, "items": [item.as_json(begun.get(item.replica_id)) for item in items]}
+
+
 def _delete_replica(context: Context, request: Request) -> dict[str, Any]:
     """Remove a replica with all its points from its host; its row is the asker's to delete."""
     with context.database.transaction() as connection:
@@ -136,6 +148,7 @@ _ANSWERS: dict[str, Callable[[Context, Request], dict[str, Any]]] = {
     "host_show": _host_check,
     "host_check": _host_check,
     "host_fingerprint": _host_fingerprint,
+    "host_rescan": _host_rescan,
     "preflight": _preflight,
     "delete_replica": _delete_replica,
     **vm.ANSWERS,

@@ -20,6 +20,7 @@ from .context import Context
 from .ingress import Ingress
 from .reaper import REAP_SECONDS, reap
 from .relay import relay_once
+from .verification_due import LOOK_SECONDS, look
 
 _log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ class Loop:
 
 
 class ControlLoops:
-    """Relay and reaper: any scheduler or worker process runs them, none leads.
+    """Relay, reaper, and what looks for due checks: any scheduler or worker process runs them, none leads.
 
     Args:
         context: What the process works with.
@@ -97,6 +98,7 @@ class ControlLoops:
         self._loops = [
             Loop("relay", self._relay, self._stop),
             Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
+            Loop("checks", lambda: look(context), self._stop, pause=LOOK_SECONDS),
             Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
         ]
 
@@ -148,6 +150,7 @@ class WorkerService:
         pools: Pools that it serves.
         slices: Streams that it applies at a time.
         tasks: Short tasks that it does at a time.
+        checks: Checks that it does at a time.
         kind: How the process calls itself.
     """
 
@@ -159,6 +162,7 @@ class WorkerService:
         *,
         slices: int = 4,
         tasks: int = 4,
+        checks: int = 2,
         kind: str = "worker",
     ) -> None:
         self._context = context
@@ -166,8 +170,13 @@ class WorkerService:
         actors.declare(broker, context, pools)
         self._control = ControlLoops(context, broker, kind=kind, pool=pools[0])
         slice_queues = {actors.queue_of(pool, kind) for pool in pools for kind in actors.SLICES}
-        task_queues = {actors.queue_of(pool, kind) for pool in pools for kind in actors.ACTORS} - slice_queues
-        self._workers = [_worker(broker, slice_queues, slices), _worker(broker, task_queues, tasks)]
+        check_queues = {actors.queue_of(pool, kind) for pool in pools for kind in actors.CHECKS}
+        every = {actors.queue_of(pool, kind) for pool in pools for kind in actors.ACTORS}
+        self._workers = [
+            _worker(broker, slice_queues, slices),
+            _worker(broker, every - slice_queues - check_queues, tasks),
+            _worker(broker, check_queues, checks),
+        ]
         self._ingress = [Loop(f"ingress {pool}", self._ingress_of(pool), self._stop) for pool in pools]
 
     def start(self) -> None:

@@ -12,7 +12,8 @@ import click
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.store import host as rows
 from bootpoint_common.store.request import from_json
-from bootpoint_common.units import format_size
+from bootpoint_common.store.verification import BUDGET_SETTING
+from bootpoint_common.units import format_size, parse_size
 from bootpoint_ops import host as hosts
 from bootpoint_ops import read
 from bootpoint_ops.cli.output import Session, emit, fields, output_option, say, session, table, waiting
@@ -23,6 +24,14 @@ from bootpoint_worker.targets import DRIVERS
 F = TypeVar("F", bound=Callable[..., Any])
 
 _Options = list[Callable[[F], F]]
+
+
+def _size(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
+    """Read an option that is a size."""
+    try:
+        return None if value is None else parse_size(value)
+    except ValueError as wrong:
+        raise click.BadParameter(str(wrong), param=parameter) from wrong
 
 
 @click.group()
@@ -176,6 +185,9 @@ def _confirm_fingerprint(name: str, address: str, fingerprint: str, *, yes: bool
 @_reach_options(new=False)
 @click.option("--forget-credentials", is_flag=True, help="Delete the saved credentials.")
 @click.option("--max-open-points", type=click.IntRange(1, 64), help="Most boot points that are written at a time.")
+@click.option(
+    "--verify-budget", metavar="SIZE", callback=_size, help="Most that verifications read of it a day. [default: 50GiB]"
+)
 @output_option
 def set_(
     *,
@@ -185,6 +197,7 @@ def set_(
     ask_password: bool,
     virt_type: str | None,
     virtio_win: str | None,
+    verify_budget: int | None,
     forget_credentials: bool,
     user: str | None,
     **columns: Any,
@@ -192,6 +205,7 @@ def set_(
     """Change how a host is reached."""
     here = session()
     given = {column: value for column, value in {**columns, "username": user}.items() if value is not None}
+    settings = {**_settings(virt_type, virtio_win), BUDGET_SETTING: verify_budget}
     secrets = secrets_of(ssh_key, password_file, ask=ask_password) or None
     with here.env.database.transaction() as connection:
         hosts.change(
@@ -200,7 +214,7 @@ def set_(
             name,
             actor=here.env.actor,
             columns=given,
-            settings=_settings(virt_type, virtio_win),
+            settings={key: value for key, value in settings.items() if value is not None},
             secrets={} if forget_credentials else secrets,
         )
     _show_host(here, name)

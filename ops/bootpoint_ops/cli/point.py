@@ -5,20 +5,25 @@ from __future__ import annotations
 import time
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import click
 from rich.console import Console
 
 from bootpoint_common.errors import Code, RefusedError, error
-from bootpoint_common.store import outbox
-from bootpoint_common.store.database import Connection, Row, one
+from bootpoint_common.store import verification
+from bootpoint_common.store.database import one
 from bootpoint_common.store.job import ReplicaRow
+from bootpoint_common.store.request import from_json
 from bootpoint_common.units import format_size
 from bootpoint_ops import read, trial
 from bootpoint_ops.cli.output import Session, emit, fields, output_option, session, table, waiting
 
 #: Seconds between two looks for the end of a verification.
 INTERVAL = 0.25
+
+#: Damaged segments that are named on the terminal.
+_SHOWN = 20
 
 _HOST = click.option("--host", metavar="H", help="Which target, when the job has several.")
 
@@ -41,7 +46,7 @@ def list_(job: str, host: str | None, *, every: bool) -> None:
         (
             item["name"],
             item["host"],
-            "damaged" if item["damaged_at"] else item["state"],
+            "damaged" if read.is_damaged(item) else item["state"],
             item["kind"],
             item["consistency"],
             format_size(item["changed_bytes"]),
@@ -117,7 +122,8 @@ def _show(item: dict[str, Any]) -> None:
             ("digest", item["read_digest"]),
             ("verified", item["verified_at"]),
         ),
-        *(("damaged", item["damaged_at"]), ("boot", _boot(item["boot"])), ("pinned", _pin_line(item["pinned"]))),
+        *(("damaged", item["damaged_at"]), ("damage", _damage(item)), ("boot", _boot(item["boot"]))),
+        ("pinned", _pin_line(item["pinned"])),
         ("in use by", "\n".join(f"{use['kind']} {use['holder']}" for use in item["in_use_by"])),
         ("disks", "\n".join(disks)),
         ("start", _start_of(item["profile"])),
@@ -145,6 +151,13 @@ def _boot(boot: dict[str, Any] | None) -> str | None:
     return f"{boot['verdict']} at {boot['at']}: {boot.get('reason')}"
 
 
+def _damage(item: dict[str, Any]) -> str | None:
+    lines = [damage["text"] for damage in item["damage"][:_SHOWN]]
+    if len(item["damage"]) > _SHOWN:
+        lines.append(f"and {len(item['damage']) - _SHOWN} more segments")
+    return "\n".join(lines) or None
+
+
 @point.command()
 @click.argument("job", metavar="J")
 @click.argument("name", metavar="P")
@@ -162,14 +175,13 @@ def verify(job: str, name: str, host: str | None, timeout: float) -> None:
         point_id = read.point_id(connection, replica, name)
         if item["state"] != "committed":
             raise _not_committed(replica, item)
-        last = _last_event(connection)
-        outbox.task(connection, replica.pool, "verify", point_id)
+        begun = verification.ask(connection, point_id, requested_by=here.env.actor, budgeted=False)
     with waiting(f"verifying {item['name']} on {replica.host}"):
-        _wait(here, replica, item["name"], last, timeout)
+        _wait(here, replica, item["name"], begun, timeout)
     with here.env.database.transaction() as connection:
         item = read.point(connection, replica, item["name"])
     emit(item, lambda out: _show_verdict(out, item))
-    if item["damaged_at"] is not None:
+    if read.is_damaged(item):
         raise click.exceptions.Exit(1)
 
 
@@ -185,8 +197,9 @@ def _not_committed(replica: ReplicaRow, item: dict[str, Any]) -> Exception:
 
 
 def _show_verdict(out: Console, item: dict[str, Any]) -> None:
-    if item["damaged_at"] is not None:
-        out.print(f"{item['name']} on {item['host']} is damaged", markup=False)
+    if read.is_damaged(item):
+        out.print(f"{item['name']} on {item['host']} is damaged:", markup=False)
+        out.print(_damage(item) or "-", markup=False)
     else:
         out.print(
             f"{item['name']} on {item['host']} is identical to the source at its instant: {item['reread_digest']}",
@@ -194,17 +207,17 @@ def _show_verdict(out: Console, item: dict[str, Any]) -> None:
         )
 
 
-def _last_event(connection: Connection) -> int:
-    found = one(connection, "SELECT coalesce(max(id), 0) AS id FROM event")
-    return 0 if found is None else int(found["id"])
+def _wait(here: Session, replica: ReplicaRow, name: str, begun: UUID, timeout: float) -> None:
+    """Wait until a verification has ended.
 
-
-def _wait(here: Session, replica: ReplicaRow, name: str, last: int, timeout: float) -> None:
-    """Wait for what the history says of the verification."""
+    Raises:
+        BootpointError: It failed, or nobody did it in time.
+    """
     deadline = time.monotonic() + timeout if timeout > 0 else None
     while True:
         with here.env.database.transaction() as connection:
-            found = _verdict(connection, replica, name, last)
+            query = "SELECT result, problem FROM verification WHERE id = %s AND ended_at IS NOT NULL"
+            found = one(connection, query, begun)
         if found is not None:
             break
         if deadline is not None and time.monotonic() > deadline:
@@ -213,18 +226,5 @@ def _wait(here: Session, replica: ReplicaRow, name: str, last: int, timeout: flo
                 job=replica.job_name, host=replica.host, key="point", value=name,
             )  # fmt: skip
         time.sleep(INTERVAL)
-    if found["kind"] == "verify_failed":
-        code = Code(found["code"]) if found["code"] in set(Code) else Code.BUSY
-        raise error(code, found["text"], job=replica.job_name, host=replica.host, key="point", value=name)
-
-
-def _verdict(connection: Connection, replica: ReplicaRow, name: str, last: int) -> Row | None:
-    return one(
-        connection,
-        "SELECT kind, text, code FROM event WHERE id > %s AND job = %s AND host = %s AND point = %s"
-        " AND kind IN ('point_verified', 'point_damaged', 'verify_failed') ORDER BY id LIMIT 1",
-        last,
-        replica.job_name,
-        replica.host,
-        name,
-    )
+    if found["problem"] is not None:
+        raise from_json({**found["problem"], "job": replica.job_name, "host": replica.host})

@@ -16,13 +16,13 @@ from bootpoint_ops.cli import (
     check,
     disk,
     export,
-    host,
     job,
     mount,
     pin,
     plan,
     point,
     process,
+    rescan,
     run,
     switch,
     vm,
@@ -92,7 +92,7 @@ point.point.add_command(pin.unpin)
 
 for _command in (
     *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),
-    *(host.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
+    *(rescan.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
     switch.switch,
 ):
     main.add_command(_command)

@@ -6,8 +6,10 @@ from contextlib import closing
 
 import pytest
 
+from bootpoint_common.digest import grain_digests
 from bootpoint_common.errors import BootpointError, Code, Fenced
 from bootpoint_common.units import GRAIN, MiB
+from bootpoint_worker.reading import read_segments
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.kvm import fetch_fingerprint
 from bootpoint_worker.targets.kvm import ssh as session_module
@@ -32,6 +34,9 @@ def test_the_whole_way_of_a_point(ssh: Bench) -> None:
     assert vm.name == f"{ssh.replica.vm_name}-test-t1"
     target.stop(ssh.replica, "t1")
     assert target.inspect_host().problems == ()
+    with closing(target.open_reader(ssh.replica, second.point_id, "system")) as reader:
+        (read,) = read_segments(reader, 0, 1)
+        assert read.entries == grain_digests(b"2" * GRAIN + b"1" * (SIZE - GRAIN))
     # What the SSH way made is what the local way sees.
     local = ssh.connect(address="local")
     assert local.inspect(ssh.replica) == target.inspect(ssh.replica)

@@ -12,17 +12,24 @@ Life of a layer::
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
+from bootpoint_common.units import MiB
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
 from bootpoint_worker.targets.standing import Standing
+
+#: Most bytes of a piece that `LayerReader.stream` yields.
+PIECE = MiB
+
+#: Pieces that may be taken after one before its bytes may change: a reader has a ring of buffers, not one for each.
+PIECES_KEPT = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,6 +269,21 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
+class FoundReplica:
+    """A replica as its journal on the host describes it.
+
+    Attributes:
+        directory: Where it lies on the host.
+        replica: What names it in the verbs of `Target`.
+        journal: Its points and its state.
+    """
+
+    directory: str
+    replica: Replica
+    journal: Journal
+
+
+@dataclass(frozen=True, slots=True)
 class Storage:
     """A place for files on a host; sizes in bytes."""
 
@@ -382,6 +404,14 @@ class LayerReader(Protocol):
     def extents(self, offset: int, length: int) -> Iterator[tuple[int, int, bool]]:
         """Yield (offset, length, zero) over the range in order: zero means reads as zero for certain."""
 
+    def stream(self, ranges: Iterable[tuple[int, int]]) -> Generator[tuple[int, memoryview], None, None]:
+        """Read ranges (offset, length) with requests under way ahead of what was taken.
+
+        Yields (offset, bytes) in the order of the ranges; one of more than `PIECE` comes in pieces. The bytes of a
+        piece stay as they are until `PIECES_KEPT` further ones were taken. Nothing else may be asked of the reader
+        meanwhile, but `extents` by the iterable itself.
+        """
+
     def close(self) -> None:
         """Let go; may be called twice."""
 
@@ -410,6 +440,9 @@ class Target(Protocol):
             RetryableError: ``host_unreachable``.
             FatalError: ``host_auth``, ``host_key_changed``, ``host_unsupported``.
         """
+
+    def find_replicas(self) -> Sequence[FoundReplica]:
+        """Return every replica that the host itself knows, as its journals describe them."""
 
     def inspect(self, replica: Replica) -> Journal | None:
         """Read a replica's journal; None when the host has none for this replica's place.

@@ -17,6 +17,7 @@ from bootpoint_worker.targets import fake_merge, fake_point
 from bootpoint_worker.targets import fake_standby as standby
 from bootpoint_worker.targets.base import (
     CommitPoint,
+    FoundReplica,
     HostAccess,
     HostInfo,
     Journal,
@@ -93,21 +94,36 @@ class FakeTarget:
         host.fire("inspect_host", "done", self._session)
         return info
 
+    def find_replicas(self) -> list[FoundReplica]:
+        """Return every replica that the host itself knows."""
+        host = self._host
+        host.fire("find_replicas", "called", self._session)
+        with host.lock:
+            self._session.check()
+            found = [
+                FoundReplica("/".join(part for part in place if part), manifest.replica, self._journal(manifest))
+                for place, manifest in sorted(host.manifests.items())
+                if not manifest.removing
+            ]
+        host.fire("find_replicas", "done", self._session)
+        return found
+
     def inspect(self, replica: Replica) -> Journal | None:
         """Read a replica's journal."""
         with calling(self._session, "inspect", replica, locked=False) as call, self._host.lock:
             manifest = call.find()
-            if manifest is None:
-                return None
-            vms = self._host.vms
-            vm = vms.get(replica.vm_name)
-            tests = (vms.get(manifest.test_name(test_id)) for test_id in manifest.tests)
-            return manifest.journal(
-                running=vm is not None and vm.state == "running",
-                tested=any(test is not None and test.state == "running" for test in tests),
-                written=any(self._host.layers[name].written for name in manifest.scratch.values()),
-                standings=self._host.standings(manifest),
-            )
+            return None if manifest is None else self._journal(manifest)
+
+    def _journal(self, manifest: Manifest) -> Journal:
+        vms = self._host.vms
+        vm = vms.get(manifest.replica.vm_name)
+        tests = (vms.get(manifest.test_name(test_id)) for test_id in manifest.tests)
+        return manifest.journal(
+            running=vm is not None and vm.state == "running",
+            tested=any(test is not None and test.state == "running" for test in tests),
+            written=any(self._host.layers[name].written for name in manifest.scratch.values()),
+            standings=self._host.standings(manifest),
+        )
 
     def create(self, replica: Replica, *, dry_run: bool = False) -> None:
         """Make the replica's place and journal, or bring an existing one up to date."""

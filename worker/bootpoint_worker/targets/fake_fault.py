@@ -16,6 +16,7 @@ from dataclasses import dataclass
 #: Every verb with its steps in order.
 STEPS: Mapping[str, tuple[str, ...]] = {
     "inspect_host": ("called", "done"),
+    "find_replicas": ("called", "done"),
     "inspect": ("called", "done"),
     "create": ("called", "check", "journal", "done"),
     "free_bytes": ("called", "done"),

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterable, Iterator
 
 from bootpoint_common.errors import Code, error
+from bootpoint_worker.targets.base import PIECE
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_layer import FakeLayer
 from bootpoint_worker.targets.fake_machine import Hold
@@ -96,6 +97,12 @@ class FakeReader:
             extents = list(self._layer.extents(offset, length))
         for extent in extents:
             yield extent.offset, extent.length, extent.zero
+
+    def stream(self, ranges: Iterable[tuple[int, int]]) -> Generator[tuple[int, memoryview], None, None]:
+        """Read ranges piece by piece."""
+        for offset, length in ranges:
+            for at in range(offset, offset + length, PIECE):
+                yield at, memoryview(self.read(at, min(PIECE, offset + length - at)))
 
     def close(self) -> None:
         """Let go; may be called twice."""

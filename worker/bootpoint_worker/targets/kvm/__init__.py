@@ -5,8 +5,7 @@ Start reading at `target`; `journal` explains how a replica lies on the host.
 
 from __future__ import annotations
 
-from bootpoint_worker.targets.base import HostAccess
-from bootpoint_worker.targets.kvm.find import FoundReplica
+from bootpoint_worker.targets.base import FoundReplica, HostAccess
 from bootpoint_worker.targets.kvm.fingerprint import fetch_fingerprint
 from bootpoint_worker.targets.kvm.target import KvmTarget
 

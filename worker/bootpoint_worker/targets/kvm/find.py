@@ -3,28 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from bootpoint_worker.targets.base import Journal, Replica
+from bootpoint_worker.targets.base import FoundReplica, Replica
 from bootpoint_worker.targets.kvm import journal, script, standby
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.session import check
-
-
-@dataclass(frozen=True, slots=True)
-class FoundReplica:
-    """A replica as its journal describes it.
-
-    Attributes:
-        directory: Where it lies on the host.
-        replica: What names it in the verbs of `Target`.
-        journal: Its points and its state.
-    """
-
-    directory: str
-    replica: Replica
-    journal: Journal
 
 
 def find_replicas(host: Host) -> list[FoundReplica]:

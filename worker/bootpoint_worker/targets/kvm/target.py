@@ -11,6 +11,7 @@ from uuid import UUID
 from bootpoint_common.errors import Code, Fenced, error
 from bootpoint_worker.targets.base import (
     CommitPoint,
+    FoundReplica,
     HostAccess,
     HostInfo,
     Journal,
@@ -216,11 +217,11 @@ class KvmTarget:
         """See `Target.look`."""
         return look.look(self.host, replica, test_id)
 
-    def find_replicas(self) -> list[find.FoundReplica]:
-        """Return every replica that the host knows of itself, for work without a database."""
+    def find_replicas(self) -> list[FoundReplica]:
+        """See `Target.find_replicas`."""
         return find.find_replicas(self.host)
 
-    def find_by_vm(self, name: str) -> find.FoundReplica | None:
+    def find_by_vm(self, name: str) -> FoundReplica | None:
         """Return the replica of a VM by its name or libvirt's id; None when there is none."""
         return find.find_by_vm(self.host, name)
 
