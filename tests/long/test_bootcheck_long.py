@@ -27,6 +27,8 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "kernel panic": (partial(broken_guest.panic, again=0), "does_not_boot", "Attempted to kill init"),
     "kernel panic that resets": (partial(broken_guest.panic, again=5), "does_not_boot", "panic"),
     "endless reboot": (broken_guest.endless_reboot, "does_not_boot", "reset 3 times"),
+    "login on its screen": (broken_guest.login_on_the_screen, "boots", "screen-guest login"),
+    "guest agent": (broken_guest.guest_agent, "boots", "guest agent"),
     "60 s until its login": (broken_guest.slow, "boots", "login"),
 }
 
