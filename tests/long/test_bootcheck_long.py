@@ -70,10 +70,10 @@ def test_an_older_point_boots_while_an_increment_is_applied(
             for number in range(48):
                 file.write(number.to_bytes(2, "big") * (MiB // 2))
         test = machine.begin(older, "test")
-        begun = machine.protected.begin()
-        serial = wait_for(lambda: next(machine.protected.directory().glob("test-*.serial.log"), None), "the test")
-        assert serial is not None
-        machine.fleet.wait(begun)
+        wait_for(lambda: machine.item(test)["state"] == "running", "the test")
+        (serial,) = machine.protected.directory().glob("test-*.serial.log")
+        assert b"BOOTPOINT-GUEST" not in serial.read_bytes()
+        machine.fleet.wait(machine.protected.begin())
         committed = machine.fleet.points(machine.protected.job)
         assert len(committed) == 3
         wait_for(lambda: b"BOOTPOINT-GUEST" in serial.read_bytes(), "the older point's guest", 300.0)
