@@ -27,6 +27,8 @@ CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "kernel panic": (partial(broken_guest.panic, again=0), "does_not_boot", "Attempted to kill init"),
     "kernel panic that resets": (partial(broken_guest.panic, again=5), "does_not_boot", "panic"),
     "endless reboot": (broken_guest.endless_reboot, "does_not_boot", "reset 3 times"),
+    "login on its screen": (broken_guest.login_on_the_screen, "boots", "screen-guest login"),
+    "guest agent": (broken_guest.guest_agent, "boots", "guest agent"),
     "60 s until its login": (broken_guest.slow, "boots", "login"),
 }
 
@@ -68,10 +70,10 @@ def test_an_older_point_boots_while_an_increment_is_applied(
             for number in range(48):
                 file.write(number.to_bytes(2, "big") * (MiB // 2))
         test = machine.begin(older, "test")
-        begun = machine.protected.begin()
-        serial = wait_for(lambda: next(machine.protected.directory().glob("test-*.serial.log"), None), "the test")
-        assert serial is not None
-        machine.fleet.wait(begun)
+        wait_for(lambda: machine.item(test)["state"] == "running", "the test")
+        (serial,) = machine.protected.directory().glob("test-*.serial.log")
+        assert b"BOOTPOINT-GUEST" not in serial.read_bytes()
+        machine.fleet.wait(machine.protected.begin())
         committed = machine.fleet.points(machine.protected.job)
         assert len(committed) == 3
         wait_for(lambda: b"BOOTPOINT-GUEST" in serial.read_bytes(), "the older point's guest", 300.0)

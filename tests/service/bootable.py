@@ -18,8 +18,8 @@ from tests.service.libvirt import LibvirtHost
 from tests.service.process import wait_for
 from tests.service.standby import POOL, Protected, add_kvm_host
 
-#: Seconds within which a check ends, on a loaded machine.
-PATIENCE = 400.0
+#: Seconds within which a check ends: its own limit, and some to start and end the VM on a loaded machine.
+PATIENCE = 750.0
 
 
 @dataclass

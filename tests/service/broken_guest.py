@@ -87,3 +87,36 @@ def _debugfs(disk: Path, commands: list[str], *, write: bool = False) -> str:
     words = ["debugfs", *(["-w"] if write else []), "-f", "-", f"{disk}?offset={PARTITION_OFFSET}"]
     done = subprocess.run(words, input="\n".join(commands) + "\n", capture_output=True, text=True, check=True)
     return done.stdout
+
+
+def login_on_the_screen(disk: Path) -> None:
+    """Ask for a login on the screen alone; the serial port stays silent."""
+    lines = "exec >/dev/tty1\nprintf '\\n\\nscreen-guest login: '\nwhile :; do sleep 1; done\n"
+    _init(disk, lines, "")
+    _change_command_line(disk, lambda line: line.replace(" console=ttyS0,115200", ""), "")
+
+
+def guest_agent(disk: Path) -> None:
+    """Say nothing, and answer on the port of the QEMU guest agent as that does."""
+    _init(disk, _AGENT, "")
+    _change_command_line(disk, lambda line: line.replace(" console=ttyS0,115200", ""), "")
+
+
+#: An agent in sh: it answers libvirt's synchronisation and its ping.
+_AGENT = r"""
+modprobe virtio_console
+while :; do
+  for port in /sys/class/virtio-ports/*; do
+    [ "$(cat "$port/name" 2>/dev/null)" = org.qemu.guest_agent.0 ] && break 2
+  done
+  sleep 1
+done
+exec 3<>"/dev/${port##*/}"
+while read -r asked <&3; do
+  case $asked in
+    *guest-sync*) id=${asked##*\"id\":} && echo "{\"return\": ${id%%\}*}}" >&3 ;;
+    *guest-ping*) echo '{"return": {}}' >&3 ;;
+  esac
+done
+while :; do sleep 1; done
+"""

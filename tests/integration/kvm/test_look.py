@@ -7,7 +7,7 @@ import pytest
 from bootpoint_common.units import GRAIN
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.kvm.picture import SIGNATURE
-from bootpoint_worker.targets.sight import Sight
+from bootpoint_worker.targets.sight import SERIAL_TAIL, Sight
 from tests.integration.kvm.conftest import Bench
 from tests.service.process import wait_for
 
@@ -36,10 +36,16 @@ def test_a_machine_without_a_boot_sector_shows_itself(request: pytest.FixtureReq
     assert sight.picture.startswith(SIGNATURE)
     # The picture stands still, and so it stays the same to the byte.
     assert wait_for(lambda: target.look(bench.replica, "t1").picture == sight.picture, "the same picture")
+
+    def again() -> int:
+        """Return how many resets were seen once the firmware has given up anew, 0 before."""
+        sight = target.look(bench.replica, "t1")
+        return sight.resets if sight.firmware.rstrip().endswith("No bootable device.") else 0
+
     bench.host.virsh("reset", vm.name)
-    wait_for(lambda: target.look(bench.replica, "t1").resets == 1, "the reset to be seen")
+    wait_for(lambda: again() == 1, "the reset to be seen")
     bench.host.virsh("reset", vm.name)
-    wait_for(lambda: target.look(bench.replica, "t1").resets == 2, "the second reset to be seen")
+    wait_for(lambda: again() == 2, "the second reset to be seen")
     memory = target.inspect_host().running_memory_bytes
     assert memory >= bench.replica.memory_bytes
     bench.host.virsh("destroy", vm.name)
@@ -49,6 +55,22 @@ def test_a_machine_without_a_boot_sector_shows_itself(request: pytest.FixtureReq
     target.stop(bench.replica, "t1")
     assert target.look(bench.replica, "t1").state == "absent"
     assert not list(bench.directory.glob("test-*"))
+
+
+def test_a_machine_with_uefi_that_starts_the_same_entry_again_was_reset(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    log = bench.directory / "test-t1.serial.log"
+    one = '\x1b[2J\x1b[01;01HBdsDxe: loading Boot0001 "disk"\r\nBdsDxe: starting Boot0001 "disk"\r\n'
+    other = 'BdsDxe: starting Boot0002 "another disk"\r\n'
+    for said, resets in ((one, 0), (one + other, 0), (one + other + one, 1), (one * 4, 3)):
+        log.write_text(said)
+        assert target.look(bench.replica, "t1").resets == resets
+    log.write_bytes(b"x" * SERIAL_TAIL + "\n\xfflast line".encode("latin-1"))
+    sight = target.look(bench.replica, "t1")
+    assert sight.serial.endswith("last line")
+    assert len(sight.serial) <= SERIAL_TAIL
+    log.unlink()
 
 
 def test_a_test_s_serial_port_can_be_used_while_it_is_written_down(bench: Bench) -> None:
