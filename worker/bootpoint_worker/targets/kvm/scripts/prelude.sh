@@ -79,7 +79,8 @@ backing() {
   [ "$at" -eq 0 ] || [ "$length" -gt 1023 ] || dd if="$1" bs=1 skip="$at" count="$length" 2>/dev/null
 }
 
-# move_overlays OLD NEW: whatever here stands on OLD, by whatever path, stands on NEW afterwards, which reads alike.
+# move_overlays OLD NEW: whatever here stands on OLD, by whatever path, stands on NEW afterwards, which reads alike. The
+# names are equally long, so one sector of a header changes: a power cut leaves the one or the other.
 move_overlays() {
   for overlay in ./*; do
     [ -f "$overlay" ] || continue
