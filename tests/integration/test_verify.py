@@ -160,12 +160,14 @@ def test_a_point_that_reads_right_again_is_no_longer_damaged(site: Site) -> None
 
 def test_an_agent_that_lies_or_is_away_names_no_grain(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     made = site.run()
-    monkeypatch.setattr(Agent, "_entries", lambda *_: {"entries": {"0": "AAAA", "1": 7}})
     site.rot(made, 3)
-    assert site.verify(made) == "damaged"
-    assert site.damage(made) == [(0, None)]
-    assert "segment 0 (bytes" in site.events("point_damaged")[-1]
-    assert "block map" in site.events("point_damaged")[-1]
+    for told, why in (({"0": "AAAA"}, "block map"), ({"0": b"raw bytes"}, "nonsense"), ({"0": 7}, "nonsense")):
+        monkeypatch.setattr(Agent, "_entries", lambda *_, told=told: {"entries": told})
+        assert site.verify(made) == "damaged"
+        assert site.damage(made) == [(0, None)]
+        assert "segment 0 (bytes" in site.events("point_damaged")[-1]
+        assert why in site.events("point_damaged")[-1]
+        site.execute("DELETE FROM damage")
     monkeypatch.undo()
     site.execute("UPDATE agent SET last_seen_at = now() - interval '1 hour'")
     site.agent.stop()

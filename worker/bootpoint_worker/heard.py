@@ -35,6 +35,16 @@ class _Inventory(msgspec.Struct):
     items: list[_InventoryDisk]
 
 
+class _Entries(msgspec.Struct):
+    """Entries of segments, by number, as base64; whether they are true says their digest (`damaged`)."""
+
+    entries: dict[str, str]
+
+
+#: What the answer to a question must be, by its kind.
+_SHAPES: dict[str, type[msgspec.Struct]] = {"disks": _Inventory, "entries": _Entries}
+
+
 def _own_run(connection: Connection, found: Agent, uid: UUID) -> runs.Run | None:
     """Return the run if it is this agent's."""
     known = runs.get(connection, uid)
@@ -252,9 +262,9 @@ def answer(connection: Connection, found: Agent, content: message.Answer) -> Non
             value=content.problem.value,
             hint=content.problem.hint,
         )
-    if problem is None and asked.kind == "disks":
+    if problem is None and asked.kind in _SHAPES:
         try:
-            msgspec.convert(content.answer, _Inventory)
+            msgspec.convert(content.answer, _SHAPES[asked.kind])
         except msgspec.ValidationError as wrong:
             text = f"agent {found.name} answers nonsense: {wrong}"
             problem = error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED)
@@ -265,4 +275,4 @@ def answer(connection: Connection, found: Agent, content: message.Answer) -> Non
             Jsonb(content.answer),
             found.id,
         )
-    request.answer(connection, asked.id, content.answer, problem)
+    request.answer(connection, asked.id, None if problem is not None else content.answer, problem)
