@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable
 from functools import partial
@@ -17,16 +18,16 @@ from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
 from tests.service.process import wait_for
 
-#: What is done to the machine's disk -> verdict, and what its reason has to name.
+#: What is done to the machine's disk -> verdict, and what its reason has to name: it depends on when it was looked at.
 CASES: dict[str, tuple[Callable[[Path], None], str, str]] = {
     "nothing": (lambda _disk: None, "boots", "BOOTPOINT-GUEST"),
     "zeroed MBR": (broken_guest.zeroed_mbr, "does_not_boot", "No bootable device"),
     "zeroed boot code": (broken_guest.zeroed_boot_code, "does_not_boot", "nothing moved"),
     "removed initrd": (broken_guest.removed_initrd, "does_not_boot", "Unable to mount root"),
-    "wrong root UUID": (broken_guest.wrong_root, "does_not_boot", "(initramfs)"),
+    "wrong root UUID": (broken_guest.wrong_root, "does_not_boot", "initramfs|root was not found"),
     "kernel panic": (partial(broken_guest.panic, again=0), "does_not_boot", "Attempted to kill init"),
     "kernel panic that resets": (partial(broken_guest.panic, again=5), "does_not_boot", "panic"),
-    "endless reboot": (broken_guest.endless_reboot, "does_not_boot", "reset 3 times"),
+    "endless reboot": (broken_guest.endless_reboot, "does_not_boot", r"reset \d times"),
     "login on its screen": (broken_guest.login_on_the_screen, "boots", "screen-guest login"),
     "guest agent": (broken_guest.guest_agent, "boots", "guest agent"),
     "60 s until its login": (broken_guest.slow, "boots", "login"),
@@ -49,7 +50,7 @@ def test_each_machine_is_judged_by_what_it_does(
             name: verdict for name, (_, verdict, _) in CASES.items()
         }
         for name, (_, _, said) in CASES.items():
-            assert said in found[name]["reason"], name
+            assert re.search(said, found[name]["reason"]), name
         assert found["60 s until its login"]["duration_seconds"] >= broken_guest.SLOW_SECONDS
         # Any number of boots has changed no point.
         assert machine.protected.check() == len(CASES)
