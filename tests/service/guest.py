@@ -90,6 +90,7 @@ def _dracut_tree() -> Path:
         run_tool(["chroot", str(unfinished), *dracut, "--omit-drivers", drivers])
         shutil.rmtree(unfinished / "dev")
         (unfinished / "dev").mkdir()
+        (unfinished / "boot/grub").mkdir()
         unfinished.rename(tree)
     return tree
 
