@@ -117,7 +117,7 @@ def _make_tree(tree: Path) -> None:
             f"--include={','.join(_PACKAGES)}",
             SUITE,
             str(unfinished),
-            _mirror(),
+            mirror(),
         ]
     )
     init = unfinished / "sbin/bootpoint-guest"
@@ -130,7 +130,7 @@ def _make_tree(tree: Path) -> None:
     unfinished.rename(tree)
 
 
-def _mirror() -> str:
+def mirror() -> str:
     """Return the line of sources.list for the suite on the mirror that this machine itself uses."""
     columns = "$(CODENAME) $(COMPONENT) $(REPO_URI)"
     listing = run_tool(["apt-get", "indextargets", "--format", columns, "Created-By: Packages"])

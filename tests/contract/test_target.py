@@ -807,3 +807,42 @@ def test_a_point_is_shared_or_it_is_said_why_not(bench: Bench) -> None:
             client.connect(share.socket)
             # NBD protocol, "newstyle negotiation": what a server says first.
             assert client.recv(8) == b"NBDMAGIC"
+
+
+def _master_boot_record() -> bytes:
+    """Return the first sector of a disk with a boot loader and a partition of nothing."""
+    entry = b"\x80\0\0\0\x83\0\0\0" + (2048).to_bytes(4, "little") + (2048).to_bytes(4, "little")
+    return (b"\xeb\x63" + bytes(444) + entry).ljust(510, b"\0") + b"\x55\xaa"
+
+
+def test_a_point_is_examined_without_being_changed(bench: Bench) -> None:
+    point = bench.point(None, (0, _master_boot_record()))
+    assert bench.journal().profile is None
+    profile = bench.target.examine(bench.replica, point.point_id)
+    assert (profile.point_id, profile.firmware, profile.boot_disk) == (point.point_id, "bios", "system")
+    assert profile.system.family == "unknown"
+    assert bench.journal().profile == profile
+    assert bench.journal().drift is None
+    assert bench.read(point.point_id) == _at(None, (0, _master_boot_record()))
+    second = bench.point(point, (GRAIN, b"2" * GRAIN))
+    assert bench.journal().profile == profile
+    assert bench.target.examine(bench.replica, second.point_id).point_id == second.point_id
+    assert _code(lambda: bench.target.examine(bench.replica, new_id())) == Code.NO_SUCH_POINT
+
+
+def test_a_machine_without_a_boot_loader_is_said_not_to_boot(bench: Bench) -> None:
+    point = bench.point(None, (0, b"data"))
+    profile = bench.target.examine(bench.replica, point.point_id)
+    assert (profile.bootable, profile.boot_disk, profile.route) == (False, None, "none")
+
+
+def test_a_conversion_that_fails_leaves_the_host_as_it_was(bench: Bench) -> None:
+    point = bench.point(None, (0, _master_boot_record()))
+    bench.target.examine(bench.replica, point.point_id)
+    before, vms = bench.journal(), {vm.name for vm in bench.target.inspect_host().vms}
+    request = StartRequest(test_id="t1", paused=True, conversion="light")
+    assert _code(lambda: bench.target.start(bench.replica, request)) == Code.CONVERSION_FAILED
+    assert bench.journal() == before
+    assert {vm.name for vm in bench.target.inspect_host().vms} == vms
+    assert bench.target.start(bench.replica, StartRequest(test_id="t1", paused=True, conversion="none")).state == "off"
+    bench.target.stop(bench.replica, "t1")

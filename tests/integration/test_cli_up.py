@@ -177,7 +177,13 @@ def test_the_way_of_a_first_user(job: Up) -> None:
     ]
     refused = up.call("vm", "start", "fk", "one-standby")
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
-    assert up.json("vm", "start", "fk", "one-standby", points[1]["name"], "--test", "t1", "--yes")["state"] == "running"
+    light = up.call("vm", "start", "fk", "one-standby", "--test", "t1", "--yes", "--conversion", "light")
+    assert light.returncode == 1
+    assert "conversion_failed" in light.stderr
+    started = up.json("vm", "start", "fk", "one-standby", points[1]["name"], "--test", "t1", "--yes")
+    assert started["state"] == "running"
+    assert started["profile"] == up.json("point", "show", "one", "latest")["profile"]
+    assert not started["profile"]["problems"][0]["bootable"]
     assert up.call("status").stdout == "1 job, all ok\n"
 
     deleted = up.json("job", "delete", "one", "--delete-replica", "--yes")

@@ -109,6 +109,24 @@ def test_a_machine_is_converted_over_ssh(make: Make, sshd_server: SshServer, tmp
     assert physical.digests() == before
 
 
+@pytest.mark.timeout(1200)
+def test_dracut_makes_an_initramfs_with_virtio(make: Make, tmp_path: Path) -> None:
+    disk = tmp_path / "disk.raw"
+    guest.dracut_disk(disk)
+    physical = make(disk)
+    profile = physical.target.examine(physical.replica, physical.points[-1].point_id)
+    assert profile.route == "light"
+    assert any("dracut" in action for action in profile.actions)
+    before = physical.digests()
+    physical.target.start(physical.replica, StartRequest(test_id="t1", paused=True))
+    (name,) = re.findall(r"initrd\.img-[^/]+", guest.debugfs(_scratch(physical), "ls -p /boot"))
+    guest.debugfs(_scratch(physical), f"dump /boot/{name} {tmp_path}/initrd")
+    listing = subprocess.run(["lsinitramfs", tmp_path / "initrd"], capture_output=True, text=True, check=True).stdout
+    assert {"virtio_pci", "virtio_blk"} <= set(re.findall(r"/([a-z0-9_]+)\.ko", listing))
+    assert physical.leftovers() == []
+    assert physical.digests() == before
+
+
 def _scratch(physical: Physical) -> Path:
     (layer,) = physical.directory.glob("*.scratch-test-t1-*.qcow2")
     raw = physical.directory / "scratch.raw"

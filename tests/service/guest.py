@@ -17,10 +17,13 @@ from uuid import UUID, uuid4
 
 from bootpoint_common.units import MiB
 from bootpoint_ops import guest_disk
-from bootpoint_ops.guest_tree import base_tree, cache_directory, run_tool
+from bootpoint_ops.guest_tree import SUITE, base_tree, cache_directory, mirror, run_tool
 
 #: Drivers of the old machine's initramfs.
 OLD_DRIVERS = "ata_piix\nsd_mod\next4\n"
+
+#: Packages of the machine whose initramfs is dracut's.
+_DRACUT = ("linux-image-cloud-amd64", "dracut", "busybox", "e2fsprogs", "mount", "udev", "cpio")
 
 #: The old machine's network card, and its MAC.
 CARD, OLD_MAC = "eno1", "3c:ec:ef:00:00:21"
@@ -71,6 +74,30 @@ def ide_disk(path: Path, marker: str, files: Mapping[str, str] | None = None) ->
         },
     )
     return uuid
+
+
+def _dracut_tree() -> Path:
+    """Return a Debian whose initramfs is dracut's, without drivers for virtio; made once, in minutes."""
+    tree = cache_directory() / f"guest-dracut-{hashlib.sha256(repr(_DRACUT).encode()).hexdigest()[:8]}"
+    if not tree.exists():
+        unfinished = tree.with_suffix(".unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        options = ["--mode=root", "--format=directory", "--variant=essential", "--aptopt=Apt::Install-Recommends false"]
+        run_tool(["mmdebstrap", *options, f"--include={','.join(_DRACUT)}", SUITE, str(unfinished), mirror()])
+        (kernel,) = (path.name for path in (unfinished / "lib/modules").iterdir())
+        dracut = ["dracut", "--force", "--no-hostonly", "--kver", kernel, f"/boot/initrd.img-{kernel}"]
+        drivers = "virtio_blk virtio_pci virtio_scsi virtio_net"
+        run_tool(["chroot", str(unfinished), *dracut, "--omit-drivers", drivers])
+        shutil.rmtree(unfinished / "dev")
+        (unfinished / "dev").mkdir()
+        (unfinished / "boot/grub").mkdir()
+        unfinished.rename(tree)
+    return tree
+
+
+def dracut_disk(path: Path) -> None:
+    """Make a disk of a machine with dracut; it has no boot loader that would find its kernel."""
+    guest_disk.build(path, marker="dracut", size_bytes=1024 * MiB, tree=_dracut_tree())
 
 
 def put(disk: Path, files: Mapping[str, str], offset: int = guest_disk.PARTITION_OFFSET) -> None:

@@ -18,7 +18,7 @@ from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.session import Result
 
 #: Seconds that looking into a guest may take.
-LOOK_SECONDS = 60
+LOOK_SECONDS = 120
 
 #: Seconds that a guest's own tools may take: some make several initramfs, each of a minute on a slow disk.
 WRITE_SECONDS = 900

@@ -48,6 +48,7 @@ mount_part() {
   mount -t "$4" -o "nodev,nosuid,noatime,$options" "$loop" "$5"
   code=$?
   losetup -d "$loop"
+  loops="$loop ${loops:-}"
   [ "$code" -eq 0 ] || fail "the $4 at byte $2 can't be mounted"
   mounted="$5 ${mounted:-}"
 }
@@ -119,10 +120,19 @@ tool_sandbox() {
     --dev-bind "$work/dev" /dev --bind "$work/disk.$disk" /disk --chdir /tmp "$@"
 }
 
-# detach: unmount, and end the daemon, which then has written everything.
+# detach: unmount, and end the daemon, which then has written everything. A file system lives on after its unmounting for
+# as long as the sandbox has it too, and that ends a moment after bwrap does; it is gone when its loop device is.
 detach() {
   for at in ${mounted:-}; do
-    umount "$at" || fail "a file system of the guest can't be unmounted"
+    sync -f "$at" && umount "$at" || fail "a file system of the guest can't be unmounted"
+  done
+  turn=0
+  for loop in ${loops:-}; do
+    while losetup --noheadings --output BACK-FILE "$loop" 2>/dev/null | grep -qF "$work/"; do
+      [ "$turn" -gt 3000 ] && fail "$loop is still in use"
+      sleep 0.02
+      turn=$((turn + 1))
+    done
   done
   kill "$daemon" && wait "$daemon" || fail "the disks can't be let go: $(tail -c 500 "$work/daemon.log")"
 }
