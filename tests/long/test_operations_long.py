@@ -42,8 +42,8 @@ def make_disk(path: Path, tree: Path) -> None:
     run(["mkfs.ext4", "-q", "-d", str(tree), "-E", f"offset={MiB}", str(path), "32M"])
     with path.open("r+b") as disk:
         disk.write((BOOT + f"{MARKER}\r\n\0".encode()).ljust(446, b"\0"))
-        # A partition table with one entry: its type (Linux), first sector and length. By hand, for sfdisk syncs every file
-        # system of the machine, and waits where another test has frozen one.
+        # A partition table with one entry: its type (Linux), first sector and length. By hand, for sfdisk syncs every
+        # file system of the machine, and waits where another test has frozen one.
         disk.write(struct.pack("<4xB3xII", 0x83, MiB // 512, 32 * MiB // 512).ljust(64, b"\0") + b"\x55\xaa")
 
 
