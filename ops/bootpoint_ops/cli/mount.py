@@ -64,7 +64,7 @@ def _show(out: Console, shown: dict[str, Any]) -> None:
 
 
 @point.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=click.Path(readable=False, path_type=Path))
 @output_option
 def umount(directory: Path) -> None:
     """Unmount a boot point from DIR, and let go of it."""
