@@ -5,6 +5,7 @@ Each mount starts libguestfs's VM, which takes half a minute under emulation.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from bootpoint_common.units import MiB
+from bootpoint_ops.mount import mounted_by_fuse, unmount
 from tests.service.component import need
 from tests.service.fleet import Fleet, fleet
 from tests.service.libvirt import LibvirtHost
@@ -117,6 +119,18 @@ class Here:
         return int(json.loads(record.read_text())["pid"])
 
 
+@pytest.fixture
+def here(database: str, tmp_path: Path) -> Iterator[Here]:
+    """An operator's machine; a mount that a failed test leaves there would stand in everybody's way."""
+    made = Here(database, tmp_path)
+    yield made
+    for record in made.state.glob("*.json"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(int(json.loads(record.read_text())["pid"]), signal.SIGTERM)
+    if mounted_by_fuse(str(made.at)):
+        unmount(str(made.at), lazily=True)
+
+
 def left(protected: Protected, here: Here) -> list[object]:
     """Return what there still is of a mount."""
     mounts = [line for line in Path("/proc/self/mounts").read_text().splitlines() if "a\\040point" in line]
@@ -153,10 +167,7 @@ def check_hostile(directory: Path) -> None:
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("protected", ["data"], indirect=True)
-def test_a_file_is_taken_out_of_a_disk_without_an_operating_system(
-    protected: Protected, database: str, tmp_path: Path
-) -> None:
-    here = Here(database, tmp_path)
+def test_a_file_is_taken_out_of_a_disk_without_an_operating_system(protected: Protected, here: Here) -> None:
     found = here.bootpoint("point", "mount", "erp", "latest", here.at)
     assert [item["path"] for item in found["items"]] == [f"{here.at}/system/1", f"{here.at}/system/2"]
     assert (here.at / "system/1/etc/known").read_text() == "known\n"
@@ -174,8 +185,7 @@ def test_a_file_is_taken_out_of_a_disk_without_an_operating_system(
 @pytest.mark.long
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("protected", ["system"], indirect=True)
-def test_an_operating_system_is_shown_as_it_mounts_itself(protected: Protected, database: str, tmp_path: Path) -> None:
-    here = Here(database, tmp_path)
+def test_an_operating_system_is_shown_as_it_mounts_itself(protected: Protected, here: Here) -> None:
     found = here.bootpoint("point", "mount", "erp", "latest", here.at)
     assert [item["path"] for item in found["items"]] == [str(here.at), f"{here.at}/srv/data"]
     assert (here.at / "etc/known").read_text() == "known\n"

@@ -64,11 +64,11 @@ def _show(out: Console, shown: dict[str, Any]) -> None:
 
 
 @point.command()
-@click.argument("directory", metavar="DIR", type=click.Path(path_type=Path))
+@click.argument("directory", metavar="DIR", type=click.Path(readable=False, path_type=Path))
 @output_option
 def umount(directory: Path) -> None:
     """Unmount a boot point from DIR, and let go of it."""
-    # Not resolved by looking at it: of a mount whose VM died, nothing can be looked at.
-    place = directory.parent.resolve() / directory.name
+    # Not asked whether it exists: of a mount whose VM died, nothing can be looked at.
+    place = directory.resolve()
     record = mounts.end(Config.from_environment().state_directory, str(place))
     say(f"{place} is unmounted", {"directory": str(place), "point": None if record is None else record.point})
