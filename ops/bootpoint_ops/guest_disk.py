@@ -22,7 +22,8 @@ from uuid import UUID, uuid4
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.units import MiB
-from bootpoint_ops.guest_tree import BOOT_LOG, GREETING, MARKER_FILE, base_tree, cache_directory, run_tool
+from bootpoint_ops.guest_tree import BOOT_LOG, MARKER_FILE, base_tree, cache_directory, run_tool
+from bootpoint_worker.verdict import GREETING
 
 __all__ = [
     "BOOT_LOG",

@@ -15,9 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-
-#: What the guest prints before its marker, on a line of its own.
-GREETING = "BOOTPOINT-GUEST"
+from bootpoint_worker.verdict import GREETING
 
 #: The file that holds the marker, on the guest's root file system.
 MARKER_FILE = "/etc/bootpoint-marker"

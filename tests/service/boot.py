@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from bootpoint_ops.guest_tree import GREETING
+from bootpoint_worker.verdict import GREETING
 from tests.service.process import wait_for
 
 #: Seconds that a boot may take on a loaded machine.

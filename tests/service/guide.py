@@ -34,10 +34,6 @@ REPOSITORY = Path(__file__).parents[2]
 #: Directories that the guide's commands, and the services that they start, write to.
 HIDDEN = ("/etc", "/root", "/run", "/srv", "/var/lib", "/var/log")
 
-#: Commands that docs/operations.md names and that this checkout doesn't have yet: their blocks are not pasted, and the
-#: commands not looked up. To be emptied when they are there.
-NOT_YET = ("bootpoint switch ", "bootpoint point check ", "bootpoint point pin ", "bootpoint job plan ")
-
 #: Where the reader has cloned the repository.
 CLONE = "/root/bootpoint"
 

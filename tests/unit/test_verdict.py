@@ -12,7 +12,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootpoint_common.units import MiB
-from bootpoint_ops import guest_tree
 from bootpoint_worker.targets.kvm.look import plain, screen_text
 from bootpoint_worker.targets.kvm.picture import SIGNATURE, png_of
 from bootpoint_worker.targets.sight import Sight
@@ -270,10 +269,6 @@ def test_a_vm_that_has_ended_is_judged_by_what_it_said(sight: Sight, verdict: Ve
     found = _one(sight)
     assert found is not None
     assert found.verdict == verdict
-
-
-def test_the_demo_s_guest_says_what_is_listened_for() -> None:
-    assert guest_tree.GREETING == GREETING
 
 
 def test_what_only_moves_a_cursor_is_left_out() -> None:
