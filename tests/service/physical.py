@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,6 +29,7 @@ from bootpoint_worker.targets.kvm import KvmTarget
 from tests.service import guest
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
+from tests.service.process import wait_for
 from tests.service.sshd import SshServer
 
 START = datetime(2026, 12, 3, 10, 0, tzinfo=UTC)
@@ -144,13 +145,35 @@ class Physical:
     def leftovers(self) -> list[str]:
         """Return what is left of conversions: files, and processes."""
         files = [str(path) for path in self.directory.rglob("*convert*")]
-        return files + [line for line in commands() if f"{self.directory}/run/convert-" in line]
+        return files + [line for line in commands() if f"{self.directory}/run/convert-" in line] + stuck()
 
     def close(self) -> None:
         self.step = lambda _name: None
         self.target.stop(self.replica, None)
         self.target.remove(self.replica)
         self.target.close()
+
+
+def stuck() -> list[str]:
+    """Return exports of disks that don't end, because the kernel waits for what they would have to write themselves."""
+
+    def found() -> list[str]:
+        names = []
+        for entry in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
+            try:
+                text = entry.read_text()
+            except (FileNotFoundError, ProcessLookupError):
+                continue
+            if "(qemu-storage-da" in text and text.rpartition(")")[2].split()[0] == "D":
+                names.append(text.split()[0])
+        return names
+
+    # A thread that waits for a disk is in this state too, for a moment.
+    once = found()
+    if once:
+        with suppress(TimeoutError):
+            wait_for(lambda: not set(once) & set(found()), "exports to end", 10.0)
+    return sorted(set(once) & set(found()))
 
 
 def commands() -> list[str]:

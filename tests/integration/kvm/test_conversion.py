@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import subprocess
+import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from bootpoint_common.errors import BootpointError, Code
+from bootpoint_ops import guest_disk
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.kvm.conversion import end_all
 from tests.service import guest, hostile
 from tests.service.component import need
 from tests.service.physical import Make, Physical, commands, make
+from tests.service.process import wait_for
 
 __all__ = ["make"]
 
@@ -213,3 +218,48 @@ def test_a_machine_whose_loader_only_its_firmware_knew_gets_it_where_any_looks(m
     assert "::/EFI/BOOT/BOOTX64.EFI" in listing.stdout
     assert physical.leftovers() == []
     assert physical.digests() == before
+
+
+def at_work(marker: str) -> bool:
+    """Tell whether a program of the guest with this marker makes an initramfs."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if b"mkinitramfs" in (entry / "cmdline").read_bytes():
+                inside = entry / "root" / guest_disk.MARKER_FILE.lstrip("/")
+                if inside.read_text() == marker:
+                    return True
+    return False
+
+
+def test_a_conversion_that_is_killed_while_it_writes_leaves_the_kernel_nothing_to_wait_for(
+    make: Make, old: Old, tmp_path: Path
+) -> None:
+    """A daemon that were the last user of what it serves would wait for itself, and every sync on the host for it."""
+    disk = tmp_path / "disk.raw"
+    subprocess.run(["cp", "--sparse=always", old.path, disk], check=True)
+    guest.put(disk, {guest_disk.MARKER_FILE: tmp_path.name})
+    physical = make(disk)
+    examined(physical)
+    before = physical.digests()
+    caught: list[BaseException] = []
+
+    def start() -> None:
+        try:
+            physical.target.start(physical.replica, PAUSED)
+        except BootpointError as problem:
+            caught.append(problem)
+
+    thread = threading.Thread(target=start)
+    thread.start()
+    wanted = f"{physical.directory}/run/convert-"
+    wait_for(lambda: at_work(tmp_path.name), "the guest's own tool")
+    other = physical.connect()
+    end_all(other.host.place(physical.replica))
+    other.close()
+    thread.join()
+    assert [getattr(problem, "code", None) for problem in caught] == [Code.BUSY]
+    assert [line for line in commands() if wanted in line] == []
+    assert physical.leftovers() == []
+    subprocess.run(["sync"], check=True, timeout=60)
+    assert physical.digests() == before
+    assert physical.target.start(physical.replica, PAUSED).name.endswith("-test-t1")

@@ -23,7 +23,7 @@ LOOK_SECONDS = 120
 #: Seconds that a guest's own tools may take: some make several initramfs, each of a minute on a slow disk.
 WRITE_SECONDS = 900
 
-#: Exit codes of timeout(1), and of a step that was killed.
+#: Exit codes of timeout(1), and of a step that was killed; a session may say that with a negative one too.
 _TIMED_OUT, _KILLED = 124, 137
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +42,8 @@ def collect(host: Host, work: Work, mounts: Sequence[Mount]) -> bytes:
         FatalError: ``conversion_failed``: its file systems can't be mounted.
     """
     result = _run(
-        host, work, "step_collect", LOOK_SECONDS, _filter(), str(LARGEST_COLLECTION), _inside("inside_collect"),
-        *_disks(work), *_mounts(work, mounts),
+        host, work, "step_collect", LOOK_SECONDS, *_disks(work), _filter(), str(LARGEST_COLLECTION),
+        _inside("inside_collect"), *_mounts(work, mounts),
     )  # fmt: skip
     return _succeeded(host, work, result, "look into the guest").stdout
 
@@ -56,8 +56,8 @@ def write(host: Host, work: Work, mounts: Sequence[Mount], edits: Edits, archive
     """
     words = [edits.initramfs or "none", str(len(edits.versions)), *edits.versions, *edits.aside]
     result = _run(
-        host, work, "step_write", WRITE_SECONDS, _filter(), _inside("inside_write"), " ".join(words),
-        *_disks(work), *_mounts(work, mounts), stdin=archive,
+        host, work, "step_write", WRITE_SECONDS, *_disks(work), _filter(), _inside("inside_write"), " ".join(words),
+        *_mounts(work, mounts), stdin=archive,
     )  # fmt: skip
     _succeeded(host, work, result, "write into the guest")
 
@@ -79,7 +79,7 @@ def copy_loaders(host: Host, work: Work, slot: str, esp: Partition, copies: Sequ
 
 def _loaders(host: Host, work: Work, slot: str, esp: Partition, *words: str) -> bytes:
     result = _run(
-        host, work, "step_loaders", LOOK_SECONDS, _filter(), _inside("inside_loaders"), work.files[slot],
+        host, work, "step_loaders", LOOK_SECONDS, "1", work.files[slot], _filter(), _inside("inside_loaders"),
         str(esp.offset), *words,
     )  # fmt: skip
     return _succeeded(host, work, result, "reach the EFI partition").stdout
@@ -96,7 +96,7 @@ def _run(host: Host, work: Work, name: str, seconds: int, *arguments: str, stdin
 def _succeeded(host: Host, work: Work, result: Result, what: str) -> Result:
     if result.exit_code == 0:
         return result
-    if result.exit_code == _KILLED:
+    if result.exit_code == _KILLED or result.exit_code < 0:
         raise taken_over(work)
     if "No space left on device" in result.stderr:
         raise error(Code.HOST_FULL, f"host {host.name} has no room left to {what}", host=host.name)

@@ -8,4 +8,4 @@ mkdir -p "$work/root" "$work/dev" || exit 1
 shift 5
 # The word by which it is found is in the command line of each of these three.
 exec timeout -k 5 "$seconds" unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
-  sh -c "$inner" "bootpoint-convert $work" "$directory" "$work" "$@"
+  sh -c "$inner" "bootpoint-convert $work" "$directory" "$work" "$inner" "$@"

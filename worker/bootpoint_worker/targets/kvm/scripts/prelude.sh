@@ -100,6 +100,15 @@ conversions() {
   done
 }
 
+# abort_exports DIRECTORY KEY: give up the connections of FUSE exports. Whoever waits for one of them then gets an error: the
+# kernel itself may wait for a daemon that is dead, and everybody who syncs would wait with it.
+abort_exports() {
+  cat "$1/run/convert-$2"*/connection 2>/dev/null | while read -r number; do
+    unshare --mount --propagation private sh -c \
+      'mount -t fusectl none /sys/fs/fuse/connections && echo 1 >"/sys/fs/fuse/connections/$1/abort"' abort "$number"
+  done
+}
+
 # end_conversions DIRECTORY KEY: end them, and return only when they are gone for certain. Each is a process namespace of
 # its own, so its first process takes all others, its mounts and its loop devices with it.
 end_conversions() {
@@ -107,6 +116,7 @@ end_conversions() {
   while pids=$(conversions "$1" "$2"); [ -n "$pids" ]; do
     [ "$turn" -gt 150 ] && { echo "a conversion does not end: $pids" >&2; exit 79; }
     kill -KILL $pids 2>/dev/null
+    [ "$turn" -eq 30 ] && abort_exports "$1" "$2"
     sleep 0.1
     turn=$((turn + 1))
   done

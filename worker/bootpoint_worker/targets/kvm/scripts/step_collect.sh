@@ -1,15 +1,7 @@
-# Print an archive of a guest's configuration. Parameters: filter, largest answer in bytes, script for the sandbox, number
-# of layers, their files, then DISK OFFSET SIZE KIND of the root, and DISK OFFSET SIZE KIND NAME of each further mount.
-filter=$1 most=$2 script=$3 layers=$4
-shift 4
-files=
-while [ "$layers" -gt 0 ]; do
-  # Names of layers have no spaces.
-  files="$files $1"
-  shift
-  layers=$((layers - 1))
-done
-attach $files
+# Print an archive of a guest's configuration. Parameters: filter, largest answer in bytes, script for the sandbox, then
+# DISK OFFSET SIZE KIND of the root, and DISK OFFSET SIZE KIND NAME of each further mount.
+filter=$1 most=$2 script=$3
+shift 3
 devices
 mount_part "$1" "$2" "$3" "$4" "$work/root"
 shift 4
@@ -19,4 +11,4 @@ while [ "$#" -ge 5 ]; do
   shift 5
 done
 guest_sandbox "$filter" /bin/sh -c "$script" collect </dev/null 2>"$work/sandbox.log" | head -c "$most"
-exit 0
+detach

@@ -1,12 +1,17 @@
 # Shared by the steps of a conversion. Such a script is the first process of a process and a mount namespace of its own:
 # when it ends, however that happens, its daemons, its mounts and its loop devices are gone. $1 directory, $2 work
-# directory, the rest is the step's. Nothing of a guest is looked at here by a path that the guest could bend: that is done
-# in the sandbox, whose root is the guest's.
+# directory, $3 this text, $4 number of layers, then their files; the rest is the step's. Nothing of a guest is looked at
+# here by a path that the guest could bend: that is done in the sandbox, whose root is the guest's.
+#
+#   first process: exports the layers by FUSE ──► second one, in a mount namespace below: loop devices, mounts, sandbox
+#
+# Two namespaces, for a daemon that is killed must not be the last in the one with the mounts: it would unmount them, and
+# wait for ever for what it no longer writes itself.
 set -u
 umask 077
 export LC_ALL=C PATH="$PATH:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-directory=$1 work=$2
-shift 2
+directory=$1 work=$2 text=$3
+shift 3
 cd "$directory" || exit 1
 fail() {
   echo "$1" >&2
@@ -30,6 +35,9 @@ attach() {
   number=0 turn=0
   while [ "$number" -lt "$count" ]; do
     if [ "$(stat -c %s "$work/disk.$number")" -gt 0 ]; then
+      # A file system without a device has only a minor number, by which the kernel knows the connection.
+      device=$(stat -c %d "$work/disk.$number")
+      echo "$(((device & 255) | ((device >> 12) & 1048320)))" >>"$work/connection"
       number=$((number + 1))
     elif [ "$turn" -gt 500 ] || ! kill -0 "$daemon" 2>/dev/null; then
       fail "the disks can't be exported: $(tail -c 500 "$work/daemon.log")"
@@ -120,7 +128,7 @@ tool_sandbox() {
     --dev-bind "$work/dev" /dev --bind "$work/disk.$disk" /disk --chdir /tmp "$@"
 }
 
-# detach: unmount, and end the daemon, which then has written everything. A file system lives on after its unmounting for
+# detach: unmount what the second process has mounted. A file system lives on after its unmounting for
 # as long as the sandbox has it too, and that ends a moment after bwrap does; it is gone when its loop device is.
 detach() {
   for at in ${mounted:-}; do
@@ -134,5 +142,21 @@ detach() {
       turn=$((turn + 1))
     done
   done
-  kill "$daemon" && wait "$daemon" || fail "the disks can't be let go: $(tail -c 500 "$work/daemon.log")"
 }
+
+if [ -z "${stage:-}" ]; then
+  layers=$1 number=0 files=
+  for file; do
+    # Names of layers have no spaces. The first word is their number.
+    if [ "$number" -gt 0 ] && [ "$number" -le "$layers" ]; then files="$files $file"; fi
+    number=$((number + 1))
+  done
+  attach $files
+  stage=mounts unshare --mount --propagation private sh -c "$text" "$0" "$directory" "$work" "$text" "$@"
+  code=$?
+  [ "$code" -eq 0 ] || exit "$code"
+  # It has written everything when it is gone.
+  kill "$daemon" && wait "$daemon" || fail "the disks can't be let go: $(tail -c 500 "$work/daemon.log")"
+  exit 0
+fi
+shift $(($1 + 1))

@@ -1,14 +1,7 @@
 # Write into a guest and run its own tools. Standard input: an archive. Parameters: filter, script for the sandbox, its
-# parameters as one word, number of layers, their files, then the mounts as for the collection.
-filter=$1 script=$2 words=$3 layers=$4
-shift 4
-files=
-while [ "$layers" -gt 0 ]; do
-  files="$files $1"
-  shift
-  layers=$((layers - 1))
-done
-attach $files
+# parameters as one word, then the mounts as for the collection.
+filter=$1 script=$2 words=$3
+shift 3
 devices
 mount_part "$1" "$2" "$3" "$4" "$work/root"
 shift 4
