@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 
 import hypothesis
 import pytest
@@ -48,6 +49,9 @@ hypothesis.settings.register_profile("seeded", deadline=None, print_blob=True)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell has what it starts in the background ignore Ctrl-C, and programs that the tests start would inherit that.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     hypothesis.settings.load_profile("seeded" if SEED else "same")
     if SEED and config.getoption("hypothesis_seed", None) is None:
         config.option.hypothesis_seed = SEED

@@ -48,10 +48,9 @@ class Terminal:
         self._master, slave = os.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, columns, 0, 0))
         streams = {name: subprocess.PIPE if name in pipes else slave for name in ("stdout", "stderr")}
-        # With a terminal that controls it, Ctrl-C reaches the program as it does a person's; also when these tests
-        # run in the background of a shell, which has its children ignore it.
+        # With a terminal that controls it, Ctrl-C reaches the program as it does a person's.
         self._child = subprocess.Popen(
-            ["env", "--default-signal=INT", "setsid", "--ctty", *command],
+            ["setsid", "--ctty", *command],
             stdin=slave, stdout=streams["stdout"], stderr=streams["stderr"],
             env={"TERM": TERM, **environment},
         )  # fmt: skip
