@@ -10,7 +10,7 @@ from uuid import UUID
 
 import pytest
 
-from bootpoint_common.store import kept, outbox, reference
+from bootpoint_common.store import kept, reference, verification
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
@@ -96,7 +96,7 @@ class Machine:
     def verify_one(self, point: Point) -> None:
         """Let a point be verified, and wait for it."""
         with self.fleet.database.transaction() as connection:
-            outbox.task(connection, "fake", "verify", point.id)
+            verification.ask(connection, point.id, requested_by="test", budgeted=False)
         query = "SELECT 1 FROM boot_point WHERE id = %s AND verified_at IS NOT NULL AND damaged_at IS NULL"
         self.fleet.wait_until(lambda: self.fleet.row(query, point.id))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
-from bootpoint_common.store import outbox
+from bootpoint_common.store import verification
 from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
 from tests.service.component import need
@@ -53,7 +53,7 @@ def test_what_is_left_equals_its_source_and_verifies(
             assert protected.check() == 6
             for point in points:
                 with made.database.transaction() as connection:
-                    outbox.task(connection, POOL, "verify", point.id)
+                    verification.ask(connection, point.id, requested_by="test", budgeted=False)
                 query = "SELECT 1 FROM boot_point WHERE id = %s AND verified_at IS NOT NULL AND damaged_at IS NULL"
                 made.wait_until(lambda query=query, point=point: made.row(query, point.id))  # type: ignore[misc]
             assert made.row("SELECT count(*) AS n FROM boot_point WHERE reason = 'base_lost'") == {"n": 0}

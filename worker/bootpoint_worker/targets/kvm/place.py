@@ -149,6 +149,10 @@ class Place:
             if result.exit_code == 0:
                 code, _, output = result.text.partition("\n")
                 self.forget(operation)
+                if not code:
+                    # It ended, and the file that was to say how took not even a number.
+                    text = f"host {self.session.host} had no room for the outcome: {what}"
+                    raise error(Code.HOST_FULL, text, host=self.session.host)
                 return int(code), output
             if result.exit_code == script.STILL_RUNNING:
                 raise error(
