@@ -186,6 +186,7 @@ def kill_starts(killing: Killing, times: int, *, test_id: str | None) -> None:
     target.create(replica)
     first = killing.point(target)
     killing.point(target)
+    target.examine(replica, first.point_id)  # else the first start does, and no other
     target.close()
     request = StartRequest(point_id=first.point_id, test_id=test_id, paused=True)
     steps = killing.steps(lambda other: other.start(replica, request))
