@@ -160,13 +160,13 @@ def _windows(draft: _Draft, means: Means, bus: str) -> None:
 
 
 def _unknown(draft: _Draft, machine: Machine, means: Means) -> None:
-    why = machine.declined or "no Linux was found on a plain partition"
+    why = machine.declined or "no system that can be run here was found on a plain partition"
     draft.note(f"the light conversion can't be done because {why}")
     kinds = {part.kind for layout in machine.layouts for part in layout.partitions}
     if "luks" in kinds:
         draft.note("a partition is encrypted: it boots only where the source's initramfs has the drivers")
-    elif kinds & {"lvm", "md", "btrfs", "ext4", "xfs"}:
-        _heavy(draft, means)
+    elif machine.declined or kinds & {"lvm", "md", "btrfs"}:
+        _heavy(draft, means)  # else all was seen, and virt-v2v would find no system either: it is started as it is
 
 
 def _fallback(draft: _Draft, listing: Sequence[str], means: Means) -> None:

@@ -180,6 +180,6 @@ def _collected(host: Host, work: Work, mounts: Sequence[Mount]) -> Guest | None:
             raise
         raise ValueError(problem.message) from problem
     if not archive:
-        raise ValueError("its own programs can't be run here")
+        return None  # nothing that is there can be run: a file system of data, or of another processor
     guest = read_collection(archive)
     return guest if "etc/fstab" in guest.files else None
