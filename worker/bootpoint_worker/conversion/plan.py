@@ -160,7 +160,7 @@ def _windows(draft: _Draft, means: Means, bus: str) -> None:
 
 
 def _unknown(draft: _Draft, machine: Machine, means: Means) -> None:
-    why = machine.declined or "no system that can be run here was found on a plain partition"
+    why = machine.declined or "no Linux was found on a plain partition"
     draft.note(f"the light conversion can't be done because {why}")
     kinds = {part.kind for layout in machine.layouts for part in layout.partitions}
     if "luks" in kinds:

@@ -179,7 +179,9 @@ def _collected(host: Host, work: Work, mounts: Sequence[Mount]) -> Guest | None:
         if problem.code is not Code.CONVERSION_FAILED:
             raise
         raise ValueError(problem.message) from problem
+    if archive == step.DATA:
+        return None
     if not archive:
-        return None  # nothing that is there can be run: a file system of data, or of another processor
+        raise ValueError("its own programs can't be run here")
     guest = read_collection(archive)
     return guest if "etc/fstab" in guest.files else None

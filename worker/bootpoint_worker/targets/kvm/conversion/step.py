@@ -35,8 +35,13 @@ class Mount:
     at: str = ""
 
 
+#: What stands for the archive of a file system in which there is no system.
+DATA = b"data\n"
+
+
 def collect(host: Host, work: Work, mounts: Sequence[Mount]) -> bytes:
-    """Return the archive of a guest's configuration; empty when its own tools can't be run.
+    """Return the archive of a guest's configuration; `DATA` when its root holds data only, empty when its own tools
+    can't be run.
 
     Raises:
         FatalError: ``conversion_failed``: its file systems can't be mounted.
