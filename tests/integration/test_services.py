@@ -128,6 +128,8 @@ class TestRabbitMQ:
             channel.confirm_delivery()
             channel.queue_declare("q", durable=True)
             channel.basic_publish("", "q", b"kept", pika.BasicProperties(delivery_mode=2))
+        # What it confirmed is on disk; that the queue exists is written a moment later, which a kill may come before.
+        rabbitmq_server.ctl("eval", "disk_log:sync(latest_log).")
         before = rabbitmq_server.server.pid
         fault(rabbitmq_server)
         assert not listens(rabbitmq_server.port)
