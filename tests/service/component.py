@@ -68,6 +68,7 @@ COMPONENTS: dict[str, Component] = {
     "grub": Component(present("usr/lib/grub/i386-pc/boot.img")),
     "guestfish": Component(on_path("guestfish")),
     "7zip": Component(on_path("7zz")),
+    "linux-libc-dev": Component(present("usr/include/x86_64-linux-gnu/asm/unistd_64.h")),
     "rsync": Component(on_path("rsync")),
 }
 
