@@ -56,7 +56,6 @@ def pin(
     Raises:
         RefusedError: ``point_in_use``: it isn't committed, or is being merged at this moment.
     """
-    one(connection, "SELECT 1 FROM boot_point WHERE id = %s FOR UPDATE", point_id)
     if not kept.pin(connection, point_id, reason=reason, user=actor, until=until):
         raise error(
             Code.POINT_IN_USE,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -268,6 +269,34 @@ def test_a_point_in_use_stays_and_one_that_is_being_merged_can_not_be_taken(
     machine.protect()
     assert first.name not in machine.settled(3)
     machine.check()
+
+
+def test_whoever_wants_a_point_while_its_merge_is_noted_gets_none(
+    installation: Fleet, tmp_path: Path, rng: random.Random
+) -> None:
+    """They wait for the lock on its row, and must not go by what they saw before they waited."""
+    machine = Machine(installation, tmp_path, rng, points=3)
+    machine.protect()
+    (point,) = installation.points(machine.job)
+
+    def refer() -> object:
+        with installation.database.transaction() as connection:
+            return reference.take(connection, point.id, "export", "ops", seconds=600)
+
+    def pin() -> object:
+        with installation.database.transaction() as connection:
+            return kept.pin(connection, point.id, reason="late", user="ops", until=None)
+
+    waiting = "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock' HAVING count(*) >= 2"
+    with ThreadPoolExecutor(2) as pool:
+        with installation.database.transaction() as connection:
+            execute(connection, "SELECT 1 FROM boot_point WHERE id = %s FOR UPDATE", point.id)
+            late = [pool.submit(refer), pool.submit(pin)]
+            installation.wait_until(lambda: installation.row(waiting))
+            kept.begin(connection, machine.replica, point.id)
+        assert [answer.result() for answer in late] == [None, False]
+    with installation.database.transaction() as connection:
+        kept.give_back(connection, machine.replica)
 
 
 def test_a_point_that_is_in_use_on_the_host_alone_is_passed_over(

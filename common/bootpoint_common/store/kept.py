@@ -215,6 +215,8 @@ def pin(connection: Connection, point_id: UUID, *, reason: str, user: str, until
     Returns:
         False where there is none to be pinned: not committed, merged, or being merged.
     """
+    # By a statement of its own, as in `reference.take`.
+    run(connection, "SELECT 1 FROM boot_point WHERE id = %s FOR UPDATE", point_id)
     return bool(
         run(
             connection,

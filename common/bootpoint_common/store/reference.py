@@ -40,10 +40,12 @@ def take(connection: Connection, point_id: UUID, kind: Kind, holder: str, *, sec
     Returns:
         Its id; None where the point isn't there to be referred to: not committed, merged, or being merged.
     """
+    # By a statement of its own: one that had to wait for a lock still sees the other tables as they were before it waited.
+    run(connection, "SELECT 1 FROM boot_point WHERE id = %s FOR UPDATE", point_id)
     found = rows(
         connection,
         "SELECT p.id FROM boot_point p JOIN replica y ON y.id = p.replica_id WHERE p.id = %s AND p.state = 'committed'"
-        " AND p.consolidated_at IS NULL AND y.consolidating IS DISTINCT FROM p.id FOR UPDATE OF p",
+        " AND p.consolidated_at IS NULL AND y.consolidating IS DISTINCT FROM p.id",
         point_id,
     )
     if not found:
