@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,49 @@ def test_a_host_that_went_back_is_followed(site: Site) -> None:
     assert second.name in site.events("point_missing")[0]
     third = site.run(2)
     assert site.host.content(third.replica_id, third.id, "system") == site.content[third.id]
+
+
+def test_what_a_host_lost_is_not_taken_for_the_content_of_a_later_point(site: Site, tmp_path: Path) -> None:
+    """Else an agent that asks for segment digests believes that the host has what it lost."""
+    first = site.run()
+    shutil.copytree(tmp_path / "agent-erp", tmp_path / "old-state")
+    second = site.run(300)
+    _bring_back(site, 1)
+    site.rescan(adopting=True)
+    site.disk.write_bytes(site.content[first.id])
+    third = site.run()
+    given, wanted = site.tables(third)
+    site.fleet.agents["erp"].stop()
+    shutil.rmtree(tmp_path / "agent-erp")
+    (tmp_path / "old-state").rename(tmp_path / "agent-erp")
+    site.fleet.start_agent("erp", [site.disk])
+    site.disk.write_bytes(site.content[second.id])
+    fourth = site.run()
+    assert site.host.content(fourth.replica_id, fourth.id, "system") == site.content[second.id]
+    assert given == wanted
+
+
+def test_a_host_that_went_back_and_came_again_is_followed_twice(site: Site) -> None:
+    first, second = site.run(), site.run(300)
+    newest = _bring_back(site, 1)
+    site.rescan(adopting=True)
+    ((place, _older),) = site.host.manifests.items()
+    site.host.manifests[place] = newest
+    done = site.rescan(adopting=True)
+    assert done["ended"]["done"] == [second.name]
+    assert [made.id for made in site.fleet.points(site.job)] == [first.id, second.id]
+    assert site.tables(second)[0] == site.tables(second)[1]
+    assert site.rescan()["adopt"] is None
+    third = site.run(2)
+    assert site.host.content(third.replica_id, third.id, "system") == site.content[third.id]
+
+
+def _bring_back(site: Site, points: int) -> Any:
+    """Let the host have its oldest points only; returns the journal that it had."""
+    ((place, manifest),) = site.host.manifests.items()
+    values = {name: getattr(manifest, name) for name in manifest.__slots__}
+    site.host.manifests[place] = manifest.__class__(**values | {"points": manifest.points[:points]})
+    return manifest
 
 
 def test_an_adoption_goes_on_where_it_was_interrupted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

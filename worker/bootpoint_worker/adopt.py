@@ -15,7 +15,7 @@ from uuid import UUID
 
 from bootpoint_common.digest import SegmentTable, segment_count
 from bootpoint_common.errors import BootpointError, Code, Fenced, error
-from bootpoint_common.store import adoption, event, host, outbox, segment, verification
+from bootpoint_common.store import adoption, event, host, kept, outbox, segment, verification
 from bootpoint_common.store.adoption import AdoptedDisk, AdoptedPoint, Adoption
 from bootpoint_common.store.claim import Claim, check, claim
 from bootpoint_common.store.database import Connection, one, rows, run
@@ -126,7 +126,8 @@ def _adopt(context: Context, held: Claim, row: Adoption, on: Host) -> None:
 
 def _known(work: _Work, point_id: UUID) -> bool:
     with work.context.database.transaction() as connection:
-        found = one(connection, "SELECT 1 FROM boot_point WHERE id = %s AND state = 'committed'", point_id)
+        query = "SELECT 1 FROM boot_point WHERE id = %s AND state = 'committed' AND consolidated_at IS NULL"
+        found = one(connection, query, point_id)
     return found is not None
 
 
@@ -246,7 +247,8 @@ def _settle(connection: Connection, work: _Work) -> None:
     head = work.journal.points[-1]
     known = rows(
         connection,
-        "SELECT id, name FROM boot_point WHERE replica_id = %s AND state = 'committed' AND consolidated_at IS NULL",
+        "SELECT id, name FROM boot_point WHERE replica_id = %s AND state = 'committed' AND consolidated_at IS NULL"
+        " ORDER BY sequence",
         work.row.replica_id,
     )
     if head.point_id not in {row["id"] for row in known}:
@@ -266,9 +268,11 @@ def _settle(connection: Connection, work: _Work) -> None:
         for disk in point.disks:  # a merge that the database forgot gave its successor other files
             query = "UPDATE boot_point_disk SET layer = %s, stored_bytes = %s WHERE point_id = %s AND slot = %s"
             run(connection, query, disk.identity, disk.stored_bytes, point.point_id, disk.slot)
-    for row in known:
+    for number, row in enumerate(known):
         if row["id"] in there:
             continue
+        # It was merged into the next one that is there, or the host went back, and what it brought is gone.
+        kept.hand_over(connection, row["id"], next((k["id"] for k in known[number:] if k["id"] in there), None))
         run(connection, "UPDATE boot_point SET consolidated_at = now() WHERE id = %s", row["id"])
         text = f"{row['name']} is no longer listed: {work.host.name} has no such point"
         event.record(

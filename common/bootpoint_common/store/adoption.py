@@ -196,8 +196,12 @@ def write(
     Returns:
         The run's number.
     """
-    # A run that failed to commit it, as this database remembers, was not the last word.
-    run(connection, "DELETE FROM boot_point WHERE id = %s AND state = 'aborted'", adopted.id)
+    # A run that failed to commit it, or a host that had lost or merged it, as this database remembers, was not the last word.
+    run(
+        connection,
+        "DELETE FROM boot_point WHERE id = %s AND (state = 'aborted' OR consolidated_at IS NOT NULL)",
+        adopted.id,
+    )
     made = one_row(
         connection,
         "INSERT INTO run (uid, job_id, job_name, agent_id, pool, trigger, requested_by, state, due_at, started_at,"

@@ -149,9 +149,6 @@ def merged(
 ) -> None:
     """Let the rows say what the host has: a point is gone, its successor stands where it stood.
 
-    Segment digests that only the merged point had become its successor's, so that this one, and all above it, can
-    be verified and built upon without it.
-
     Args:
         connection: A transaction that holds both points and the replica's claim.
         replica_id: The replica.
@@ -159,19 +156,7 @@ def merged(
         into: Its successor.
         layers: Layer and stored bytes of each of the successor's disks, by slot.
     """
-    run(
-        connection,
-        "UPDATE segment s SET point_disk_id = n.id FROM boot_point_disk o JOIN boot_point_disk n ON n.slot = o.slot"
-        " WHERE o.point_id = %s AND n.point_id = %s AND s.point_disk_id = o.id"
-        " AND NOT EXISTS (SELECT 1 FROM segment x WHERE x.point_disk_id = n.id AND x.number = s.number)",
-        point_id,
-        into,
-    )
-    run(
-        connection,
-        "DELETE FROM segment s USING boot_point_disk d WHERE s.point_disk_id = d.id AND d.point_id = %s",
-        point_id,
-    )
+    hand_over(connection, point_id, into)
     for slot, (layer, stored_bytes) in layers.items():
         run(
             connection,
@@ -187,6 +172,32 @@ def merged(
         connection,
         "UPDATE replica SET consolidating = NULL, consolidation_waits = NULL WHERE id = %s",
         replica_id,
+    )
+
+
+def hand_over(connection: Connection, point_id: UUID, into: UUID | None) -> None:
+    """Take a point's segment digests from it, for it is gone.
+
+    Those that only it had become its successor's, so that this one, and all above it, can be verified and built upon
+    without it. A point without a successor takes its content with it: nothing that comes later stands on that.
+
+    Args:
+        connection: A transaction that holds the replica's claim.
+        point_id: The point.
+        into: Its successor; None where it has none.
+    """
+    run(
+        connection,
+        "UPDATE segment s SET point_disk_id = n.id FROM boot_point_disk o JOIN boot_point_disk n ON n.slot = o.slot"
+        " WHERE o.point_id = %s AND n.point_id = %s AND s.point_disk_id = o.id"
+        " AND NOT EXISTS (SELECT 1 FROM segment x WHERE x.point_disk_id = n.id AND x.number = s.number)",
+        point_id,
+        into,
+    )
+    run(
+        connection,
+        "DELETE FROM segment s USING boot_point_disk d WHERE s.point_disk_id = d.id AND d.point_id = %s",
+        point_id,
     )
 
 
