@@ -43,6 +43,7 @@ class Physical:
         host: The libvirt of its host.
         storage: Where its replica lies.
         replica: The replica, of one disk for each path.
+        addressing: Mode of its card's addressing.
         ssh: The way to the host; None: it is this machine.
         step: Called at each step of the driver.
     """
@@ -53,6 +54,7 @@ class Physical:
     firmware: str = "bios"
     bus: str = "virtio"
     settings: dict[str, Any] = field(default_factory=dict)
+    addressing: str = "source"
     ssh: SshServer | None = None
     step: Callable[[str], None] = lambda _name: None
     replica: Replica = field(init=False)
@@ -61,7 +63,7 @@ class Physical:
 
     def __post_init__(self) -> None:
         name = f"erp-{new_id().hex[-12:]}"
-        addressing = Addressing("source", guest.CARD, guest.OLD_MAC, ("10.1.0.21/24",), "10.1.0.1")
+        addressing = Addressing(self.addressing, guest.CARD, guest.OLD_MAC, ("10.1.0.21/24",), "10.1.0.1")
         self.replica = Replica(
             replica_id=new_id(),
             job="erp-db",

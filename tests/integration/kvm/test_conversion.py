@@ -170,6 +170,23 @@ def test_a_failing_tool_leaves_no_trace_and_another_way_is_open(make: Make, old:
     assert vm.name in physical.host.virsh("list", "--all", "--name").split()
 
 
+@pytest.mark.timeout(300)
+def test_a_file_with_spaces_in_its_name_is_put_aside(make: Make, old: Old, tmp_path: Path) -> None:
+    """As NetworkManager names what it makes by itself."""
+    disk, name = tmp_path / "disk.raw", "Wired connection 1.nmconnection"
+    subprocess.run(["cp", "--sparse=always", old.path, disk], check=True)
+    with guest.mounted(disk) as root:
+        connections = root / "etc/NetworkManager/system-connections"
+        connections.mkdir(parents=True)
+        (connections / name).write_text(f"[connection]\ninterface-name={guest.CARD}\n")
+    physical = make(disk, addressing="dhcp")
+    physical.target.start(physical.replica, PAUSED)
+    raw = scratch(physical)
+    listing = guest.debugfs(raw, "ls -p /etc/NetworkManager/system-connections")
+    assert re.findall(r"/(Wired[^/]*)/", listing) == [f"{name}.bootpoint-source"]
+    assert {"virtio_blk", "virtio_net"} <= drivers(raw, tmp_path)
+
+
 class Died(BaseException):
     """The worker died here."""
 

@@ -61,7 +61,7 @@ def write(host: Host, work: Work, mounts: Sequence[Mount], edits: Edits, archive
     """
     words = [edits.initramfs or "none", str(len(edits.versions)), *edits.versions, *edits.aside]
     result = _run(
-        host, work, "step_write", WRITE_SECONDS, *_disks(work), _filter(), _inside("inside_write"), " ".join(words),
+        host, work, "step_write", WRITE_SECONDS, *_disks(work), _filter(), _inside("inside_write"), "\n".join(words),
         *_mounts(work, mounts), stdin=archive,
     )  # fmt: skip
     _succeeded(host, work, result, "write into the guest")
