@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from uuid import UUID, uuid4
 
+import msgspec
 import pytest
 
 from bootpoint_common.identity import new_id
@@ -280,6 +281,17 @@ def test_what_lies_on_more_than_partitions_goes_the_heavy_way(files: dict[str, s
     assert any("no virt-v2v-in-place" in problem.text for problem in without.problems)
 
 
+@pytest.mark.parametrize("name", [b"/dev/mapper/Pl\xe4tze-root", b"/dev/mapper/a\0b", b"/dev/mapper/" + b"x" * 9999])
+def test_what_a_guest_calls_its_disks_can_be_kept(name: bytes) -> None:
+    """In the journal, and in a database, which takes neither zeros nor what isn't Unicode."""
+    found = guest()
+    profile = decided(machine(Guest({"etc/fstab": name + b" / ext4\n"}, {}, found.tools, found.kernels)))
+    text = msgspec.json.encode(profile).decode()
+    assert "/ lies on /dev/mapper/" in text
+    assert "\\u0000" not in text
+    assert len(text) < 1000
+
+
 def test_encrypted_swap_is_no_reason() -> None:
     assert decided(machine(guest({"etc/crypttab": "swap /dev/sda5 /dev/urandom swap,cipher=aes\n"}))).route == "light"
 
@@ -368,6 +380,18 @@ def test_a_collection_is_only_what_it_may_be() -> None:
 def test_a_broken_collection_is_declined(data: bytes) -> None:
     with pytest.raises(ValueError, match="could not be collected"):
         read_collection(data)
+
+
+def test_a_collection_takes_no_more_memory_than_it_has_bytes() -> None:
+    sparse, endless = tarfile.TarInfo("etc/fstab"), tarfile.TarInfo("x")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 0
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[483:495] = b"%011o\0" % guests.LARGEST_FILE
+    header[148:156] = b"%06o\0 " % (sum(header[:148]) + sum(header[156:]) + 8 * ord(" "))
+    assert read_collection(bytes(header)).files == {}
+    endless.type, endless.size = tarfile.GNUTYPE_LONGNAME, 1
+    with pytest.raises(ValueError, match="could not be collected"):
+        read_collection((endless.tobuf(tarfile.GNU_FORMAT) + b"x".ljust(512, b"\0")) * 5000)
 
 
 def test_edits_travel_as_an_archive_of_plain_files() -> None:

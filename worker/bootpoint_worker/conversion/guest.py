@@ -24,6 +24,9 @@ LARGEST_FILE = 512 * KiB
 #: Most files of a collection.
 MOST_FILES = 2000
 
+#: Characters of a guest's own words that a sentence quotes.
+LONGEST_WORDS = 80
+
 #: Where the sandbox puts what it found out about the guest, beside the files.
 FACTS = "run/bootpoint/facts"
 
@@ -82,11 +85,12 @@ class Guest:
         """What os-release says."""
         text = self.text("etc/os-release") or self.text("usr/lib/os-release")
         values = dict(re.findall(r'^([A-Z_]+)="?([^"\n]{0,80})"?$', text, re.MULTILINE))
-        return GuestSystem("linux", _plain(values.get("NAME", "Linux")), _plain(values.get("VERSION_ID", "")))
+        return GuestSystem("linux", shown(values.get("NAME", "Linux")), shown(values.get("VERSION_ID", "")))
 
 
-def _plain(text: str) -> str:
-    return "".join(char for char in text if char.isprintable())
+def shown(text: str) -> str:
+    """Return a guest's words as they may stand in a sentence: no odd bytes, which no database takes, and not for ever."""
+    return "".join(char for char in text if char.isprintable())[:LONGEST_WORDS]
 
 
 def encoded(text: str) -> bytes:
@@ -152,14 +156,17 @@ def read_collection(archive: bytes) -> Guest:
                 if count > MOST_FILES:
                     raise ValueError("it has more configuration files than any that is known")
                 name = member.name.removeprefix("./")
-                if not member.isreg() or member.size > LARGEST_FILE or not _NAME.fullmatch(name) or ".." in name:
+                # A sparse file is as long as it says, whatever the archive's length.
+                if not member.isreg() or member.issparse() or member.size > LARGEST_FILE:
+                    continue
+                if not _NAME.fullmatch(name) or ".." in name:
                     continue
                 content = opened.extractfile(member)
                 if content is not None:
                     files[name] = content.read()
                     modes[name] = member.mode & 0o777
-    except (tarfile.TarError, EOFError, OverflowError) as exc:
-        raise ValueError(f"its files could not be collected: {exc}") from exc
+    except (tarfile.TarError, EOFError, OverflowError, RecursionError) as exc:
+        raise ValueError(f"its files could not be collected: {shown(str(exc))}") from exc
     return _with_facts(files, modes)
 
 

@@ -9,7 +9,7 @@ from uuid import UUID
 
 from bootpoint_worker.conversion import device, disk, loader, network
 from bootpoint_worker.conversion.disk import DiskLayout, Partition
-from bootpoint_worker.conversion.guest import Edits, Guest
+from bootpoint_worker.conversion.guest import Edits, Guest, shown
 from bootpoint_worker.conversion.initramfs import boots_on, plan_initramfs, with_initramfs
 from bootpoint_worker.targets.base import Nic
 from bootpoint_worker.targets.guest import GuestSystem, Problem, Profile
@@ -220,7 +220,7 @@ def _refuse_mapped(guest: Guest) -> None:
     for where in ("/", "/boot", "/usr", "/var"):
         what = mounts.get(where, "")
         if what.startswith(("/dev/mapper/", "/dev/md", "/dev/dm-")) or (what.count("/") == 3 and _volume(what)):
-            raise ValueError(f"{where} lies on {what}")
+            raise ValueError(f"{where} lies on {shown(what)}")
     if "/usr" in mounts:
         raise ValueError("/usr is a file system of its own")
     lines = (line.split() for line in guest.text("etc/crypttab").splitlines())

@@ -11,7 +11,7 @@ import msgspec
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_worker.conversion.device import Devices, mount_points
 from bootpoint_worker.conversion.disk import MOUNTED, DiskLayout, Partition, read_layout
-from bootpoint_worker.conversion.guest import Guest, read_collection
+from bootpoint_worker.conversion.guest import Guest, read_collection, shown
 from bootpoint_worker.conversion.plan import Machine, Means, candidates, decide
 from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.guest import Problem, Profile
@@ -152,7 +152,7 @@ def _guest(
     for at, what in sorted(wanted.items()):
         found = _named(layouts, devices, what)
         if found is None or found[1].kind not in MOUNTED:
-            raise ValueError(f"{at} lies on {what}, which is no plain partition")
+            raise ValueError(f"{at} lies on {shown(what)}, which is no plain partition")
         mounts.append(Mount(*found, at.strip("/")))
     guest = _collected(host, work, mounts)
     if guest is None:
