@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from bootpoint_common.units import MiB
 from bootpoint_worker.targets.kvm import script
 from bootpoint_worker.targets.kvm.session import LocalSession
 from tests.integration.kvm.conftest import Bench, fill
+from tests.service.component import need
+from tests.service.process import wait_for
 
 #: A program by the name of qemu-nbd whose first thread has ended, so that it has no command line, and whose second one
 #: has a file open until standard input ends: what a server killed in the midst of a write looks like from outside.
@@ -27,6 +30,18 @@ def write():
         sys.stdin.read()
 ctypes.CDLL(None).prctl(15, b"qemu-nbd", 0, 0, 0)
 threading.Thread(target=write).start()
+ctypes.CDLL(None).syscall(60, 0)
+"""
+
+#: The same in a guest's sandbox, for as long as the guest likes: nothing is open, and it says when it is ready by its name.
+POSING = """
+import ctypes, os, sys, threading, time
+def wait():
+    os.closerange(0, 64)
+    ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+    time.sleep(60)
+ctypes.CDLL(None).prctl(15, sys.argv[1].encode(), 0, 0, 0)
+threading.Thread(target=wait).start()
 ctypes.CDLL(None).syscall(60, 0)
 """
 
@@ -70,3 +85,32 @@ def test_a_server_is_gone_only_with_its_last_thread(tmp_path: Path) -> None:
         process.stdin.close()
         waiting.join(10.0)
         assert ended[1:] == [layer]
+
+
+@pytest.mark.parametrize(("name", "work"), [("qemu-nbd", "hide"), ("sh", "convert_end")])
+def test_a_guest_in_its_sandbox_holds_nobody_up(tmp_path: Path, name: str, work: str) -> None:
+    """It can't be told from a server or a conversion in its last moments by what it calls itself."""
+    need("root")
+    sandbox = ["unshare", "--pid", "--fork", "--kill-child"] * 2
+    with subprocess.Popen([*sandbox, sys.executable, "-c", POSING, name]) as process:
+        try:
+            wait_for(lambda: posing(name), "the guest to pose")
+            began = time.monotonic()
+            words = (new_id().hex, "r1") if work == "hide" else (str(tmp_path), "standby")
+            assert LocalSession(host="kvm1").run(script.script(work), *words).exit_code == 0
+            assert time.monotonic() - began < 10.0
+        finally:
+            process.kill()
+
+
+def posing(name: str) -> bool:
+    """Tell whether a program by this name has neither a command line nor open files, below two process namespaces."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (entry / "comm").read_text().strip() != name or (entry / "cmdline").read_bytes():
+                continue
+            files = [fd for task in (entry / "task").iterdir() for fd in (task / "fd").glob("*")]
+            (line,) = (line for line in (entry / "status").read_text().splitlines() if line.startswith("NSpid:"))
+            if not files and len(line.split()) == 4:
+                return True
+    return False

@@ -39,18 +39,21 @@ servers() {
   done
 }
 
-# ending WORD NAME...: the process ids of programs by these names that are about to be gone: they have lost their memory,
-# and their command line with it, but the kernel may still be writing for a thread of theirs. Their open files tell whose
-# they are; one that has files, none of them with WORD in its path, is somebody else's.
+# ending WORD DEPTH NAME...: the process ids of programs by these names that are about to be gone: they have lost their
+# memory, and their command line with it, but the kernel may still be writing for a thread of theirs. Their open files tell
+# whose they are; one that has files, none of them with WORD in its path, is somebody else's. Whoever is in more than DEPTH
+# process namespaces is too: a guest's program in its sandbox can look like this for as long as it likes.
 ending() {
-  word=$1
-  shift
+  word=$1 depth=$2
+  shift 2
   names=" $* "
   grep -Lsz . /proc/[0-9]*/cmdline | while IFS= read -r found; do
     process=${found%/cmdline}
     name= state=
     read -r name 2>/dev/null <"$process/comm"
     case $names in *" $name "*) ;; *) continue ;; esac
+    set -- $(grep -s '^NSpid:' "$process/status")
+    [ "$#" -le $((depth + 1)) ] || continue
     read -r state 2>/dev/null <"$process/stat" || continue
     set -- "$process"/task/*
     case ${state##*) } in Z* | X*) [ "$#" -gt 1 ] || continue ;; esac
@@ -62,7 +65,7 @@ ending() {
 # end_servers LAYER: end them, and return only when they are gone for certain. What was flushed stays.
 end_servers() {
   turn=0
-  while pids=$(servers "$1") late=$(ending "${1%%.*}" qemu-nbd); [ -n "$pids$late" ]; do
+  while pids=$(servers "$1") late=$(ending "${1%%.*}" 1 qemu-nbd); [ -n "$pids$late" ]; do
     signal=TERM
     [ "$turn" -gt 15 ] && signal=KILL
     [ "$turn" -gt 150 ] && { echo "qemu-nbd" $pids $late "does not end" >&2; exit 79; }
@@ -136,7 +139,7 @@ abort_exports() {
 # its own, so its first process takes all others, its mounts and its loop devices with it.
 end_conversions() {
   turn=0
-  while pids=$(conversions "$1" "$2") late=$(ending "" $converters); [ -n "$pids$late" ]; do
+  while pids=$(conversions "$1" "$2") late=$(ending "" 2 $converters); [ -n "$pids$late" ]; do
     [ "$turn" -gt 150 ] && { echo "a conversion does not end:" $pids $late >&2; exit 79; }
     [ -z "$pids" ] || kill -KILL $pids 2>/dev/null
     [ "$turn" -eq 30 ] && abort_exports "$1" "$2"
