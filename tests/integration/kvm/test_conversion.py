@@ -191,6 +191,24 @@ class Died(BaseException):
     """The worker died here."""
 
 
+@pytest.mark.parametrize("died", ["convert:look", "convert:write", "convert:done"])
+def test_the_end_of_a_test_whose_start_died_leaves_nothing_on_the_point(make: Make, old: Old, died: str) -> None:
+    physical = make(old.path)
+    examined(physical)
+
+    def die(name: str) -> None:
+        if name == died:
+            raise Died
+
+    physical.step = die
+    with pytest.raises(Died):
+        physical.target.start(physical.replica, PAUSED)
+    physical.step = lambda _name: None
+    assert physical.leftovers() != []
+    physical.target.stop(physical.replica, "t1")
+    assert physical.leftovers() == []
+
+
 @pytest.mark.timeout(300)
 def test_a_start_that_died_at_any_step_is_done_by_the_next(make: Make, old: Old) -> None:
     physical = make(old.path)

@@ -10,8 +10,7 @@ import msgspec
 
 from bootpoint_worker.targets.base import Replica, StartRequest, VirtualMachine
 from bootpoint_worker.targets.kvm import journal, standby
-from bootpoint_worker.targets.kvm.conversion import Converted, convert, examine
-from bootpoint_worker.targets.kvm.conversion.layer import adopt
+from bootpoint_worker.targets.kvm.conversion import Converted, convert, examine, layer
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import checked_name
@@ -103,7 +102,7 @@ def _scratch(
     """Return the layers that a VM writes into: those that were converted, or fresh ones."""
     if made.work is None:
         return standby.make_scratch(place, before, point, label)
-    return adopt(made.work, before, standby.scratch_names(before.manifest, point, label))
+    return layer.adopt(made.work, before, standby.scratch_names(before.manifest, point, label))
 
 
 def _start_standby(
@@ -196,6 +195,9 @@ def stop(host: Host, replica: Replica, test_id: str | None) -> None:
     def again() -> None:
         if host.read(place, replica) is None:
             return
+        if test_id is not None:
+            # A start that was killed while it converted is in no journal, and its layers would keep the point for ever.
+            layer.end(place, layer.key_of(test_id))
         with place.guarded():
             before = host.must_read(place, replica)
             if test_id is None:
