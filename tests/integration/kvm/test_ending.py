@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -60,6 +61,25 @@ def test_an_operation_on_a_full_storage_is_begun_once(small: Bench, tmp_path: Pa
     assert caught.value.code is Code.HOST_FULL
     assert begun.read_text() == "begun\n"
     ballast.unlink()
+
+
+#: A flock that behaves as on NFS (flock(2)): an exclusive lock wants a descriptor that is open for writing.
+NFS_FLOCK = """#!/bin/sh
+for word; do last=$word; done
+case $(sed -n 's/^flags:.*\\(.\\)$/\\1/p' "/proc/self/fdinfo/$last") in 0) echo "flock: Bad file descriptor" >&2; exit 1 ;; esac
+exec /usr/bin/flock "$@"
+"""
+
+
+def test_an_operation_that_is_gone_is_seen_on_a_storage_by_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/flock").write_text(NFS_FLOCK)
+    (tmp_path / "bin/flock").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/op-merge.lock").touch()
+    polled = LocalSession(host="kvm1").run(script.script("operation_poll"), str(tmp_path), "merge")
+    assert (polled.exit_code, polled.stderr) == (script.VANISHED, "")
 
 
 def test_a_server_is_gone_only_with_its_last_thread(tmp_path: Path) -> None:

@@ -2,7 +2,8 @@
 # 71: it still runs, 72: it is gone without a trace (the host was restarted).
 at="$1/run/op-$2"
 [ -e "$at.lock" ] || exit 72
-exec 8<"$at.lock" || exit 1
+# Opened for writing: on NFS only that may be locked.
+exec 8<>"$at.lock" || exit 1
 turn=0
 while [ "$turn" -lt 72 ]; do
   gone=
