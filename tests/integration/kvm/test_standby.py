@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -159,3 +160,24 @@ def test_a_thick_disk_is_allocated_in_full(bench: Bench) -> None:
     assert all(disk.stored_bytes >= disk.size_bytes for disk in first.disks)
     second = bench.point(target, first, b"1" * GRAIN)
     assert all(disk.stored_bytes < disk.size_bytes for disk in second.disks)
+
+
+def test_a_disk_that_left_the_job_stays_in_the_points_that_have_it(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"a" * 4096)
+    both, bench.replica = bench.replica, replace(bench.replica, disks=bench.replica.disks[:1])
+    target.create(bench.replica)
+    second = bench.point(target, first, b"b" * 4096)
+    runbook = (bench.directory / "RUNBOOK.txt").read_text()
+    assert [runbook.count(f"{disk.disk_name}.scratch-runbook-{first.name}.qcow2") > 0 for disk in both.disks] == [True] * 2
+    target.start(bench.replica, StartRequest(point_id=first.point_id, test_id="t1", paused=True, conversion="none"))
+    assert len(list(bench.directory.glob("*.scratch-test-t1-*"))) == 2
+    target.stop(bench.replica, "t1")
+    third = bench.point(target, second, b"c" * 4096)
+    target.consolidate(bench.replica, first.point_id)
+    assert bench.start_of(target, third, 1) == [b"c"]
+    assert not list(bench.directory.glob(f"{both.disks[1].disk_name}.*"))
+    target.revert(bench.replica, second.point_id)
+    target.remove(bench.replica)
+    assert not bench.directory.exists()

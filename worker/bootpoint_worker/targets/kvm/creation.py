@@ -15,7 +15,7 @@ from bootpoint_worker.targets.kvm.conversion.layer import end_all
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.inspect import has_uefi, problems
 from bootpoint_worker.targets.kvm.place import Place
-from bootpoint_worker.targets.kvm.qcow2 import checked_name
+from bootpoint_worker.targets.kvm.qcow2 import checked_name, disk_name
 from bootpoint_worker.targets.kvm.session import check
 
 
@@ -190,4 +190,4 @@ def _stems(manifest: journal.Manifest) -> set[str]:
     layers = [disk.file for point in manifest.points for disk in point.disks]
     layers += [layer.file for layer in manifest.open.layers] if manifest.open else []
     layers += [disk.file for disk in manifest.consolidating.point.disks] if manifest.consolidating else []
-    return stems | {file.rsplit(".", 2)[0] for file in layers}
+    return stems | {disk_name(file) for file in layers}

@@ -32,6 +32,11 @@ def layer_id(identity: str) -> str:
     return match["id"]
 
 
+def disk_name(identity: str) -> str:
+    """Return the disk's name within a layer's identity: what it was called when the layer was made."""
+    return identity.rsplit(".", 2)[0]
+
+
 def scratch_file(disk_name: str, label: str) -> str:
     """Return the name of a scratch layer's file."""
     return f"{disk_name}.scratch-{label}.qcow2"

@@ -8,6 +8,7 @@ from uuid import UUID
 
 from bootpoint_common.units import format_size
 from bootpoint_worker.targets.kvm import domain, journal
+from bootpoint_worker.targets.kvm.qcow2 import disk_name
 
 #: Label of the scratch layers that the runbook makes; by it they are found afterwards.
 LABEL = "runbook-"
@@ -116,5 +117,5 @@ def _block(directory: str, point: journal.PointEntry, definition: domain.Definit
 
 def _ordered(point: journal.PointEntry, files: list[str]) -> list[journal.LayerEntry]:
     """Return the point's disks in the order of the runbook's files, which begin with the disks' names."""
-    by_name = {disk.file.rsplit(".", 2)[0]: disk for disk in point.disks}
+    by_name = {disk_name(disk.file): disk for disk in point.disks}
     return [by_name[file.split(f".scratch-{LABEL}", 1)[0]] for file in files]

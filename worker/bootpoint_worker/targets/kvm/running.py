@@ -102,7 +102,7 @@ def _scratch(
     """Return the layers that a VM writes into: those that were converted, or fresh ones."""
     if made.work is None:
         return standby.make_scratch(place, before, point, label)
-    return layer.adopt(made.work, before, standby.scratch_names(before.manifest, point, label))
+    return layer.adopt(made.work, before, standby.scratch_names(point, label))
 
 
 def _start_standby(

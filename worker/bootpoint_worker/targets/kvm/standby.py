@@ -25,7 +25,7 @@ from bootpoint_worker.targets.base import Nic, Replica
 from bootpoint_worker.targets.kvm import domain, journal
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
-from bootpoint_worker.targets.kvm.qcow2 import scratch_file, virtual_size
+from bootpoint_worker.targets.kvm.qcow2 import disk_name, scratch_file, virtual_size
 from bootpoint_worker.targets.kvm.runbook import LABEL, runbook_text
 
 
@@ -82,7 +82,7 @@ def make_scratch(
         point: The point.
         label: Part of the files' names, besides the point's name and a number.
     """
-    files = list(scratch_names(before.manifest, point, label).values())
+    files = list(scratch_names(point, label).values())
     arguments: list[str] = []
     for disk, file in zip(point.disks, files, strict=True):
         arguments += [file, disk.file, str(virtual_size(disk.size_bytes))]
@@ -94,11 +94,10 @@ def make_scratch(
     )
 
 
-def scratch_names(manifest: journal.Manifest, point: journal.PointEntry, label: str) -> dict[str, str]:
+def scratch_names(point: journal.PointEntry, label: str) -> dict[str, str]:
     """Make new names of scratch layers above a point, by slot."""
-    names = {disk.slot: disk.disk_name for disk in manifest.replica.disks}
     ending = f"{label}{point.name}-{secrets.token_hex(4)}"
-    return {disk.slot: scratch_file(names.get(disk.slot, disk.slot), ending) for disk in point.disks}
+    return {disk.slot: scratch_file(disk_name(disk.file), ending) for disk in point.disks}
 
 
 def sweep(place: Place, before: Snapshot, after: journal.Manifest) -> Snapshot:
@@ -284,12 +283,12 @@ def observe(host: Host, snapshot: Snapshot) -> tuple[str, str | None]:
 
 def write_runbook(host: Host, place: Place, manifest: journal.Manifest) -> None:
     """Write RUNBOOK.txt: how to start every point with the host's own tools."""
-    names = {disk.slot: disk.disk_name for disk in manifest.replica.disks}
     definitions = {}
     for point in manifest.points:
         layers = tuple(
+            # By the point's own files: the job may have no such disk any more.
             journal.ScratchEntry(
-                slot=disk.slot, file=scratch_file(names.get(disk.slot, disk.slot), LABEL + point.name), base=disk.file
+                slot=disk.slot, file=scratch_file(disk_name(disk.file), LABEL + point.name), base=disk.file
             )
             for disk in point.disks
         )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.kvm import journal, script
 from bootpoint_worker.targets.kvm.place import Changed, Place, Snapshot
-from bootpoint_worker.targets.kvm.qcow2 import virtual_size
+from bootpoint_worker.targets.kvm.qcow2 import disk_name, virtual_size
 from bootpoint_worker.targets.kvm.session import check
 
 #: Of no test and not the standby: looking into a point.
@@ -62,10 +62,9 @@ def begin(place: Place, before: Snapshot, point: journal.PointEntry, key: str) -
     end(place, key)
     token = secrets.token_hex(6)
     replica = before.manifest.replica
-    names = {disk.slot: disk.disk_name for disk in replica.disks}
     order = {disk.slot: number for number, disk in enumerate(replica.disks)}
     disks = sorted(point.disks, key=lambda disk: order.get(disk.slot, len(order)))
-    files = {disk.slot: f"{names.get(disk.slot, disk.slot)}.convert-{key}@{token}.qcow2" for disk in disks}
+    files = {disk.slot: f"{disk_name(disk.file)}.convert-{key}@{token}.qcow2" for disk in disks}
     arguments = [word for disk in disks for word in (files[disk.slot], disk.file, str(virtual_size(disk.size_bytes)))]
     said = place.run("scratch", before.digest, *arguments, what="make layers for a conversion").text
     lengths = {name: int(length) for length, name in (line.split(" ", 1) for line in said.splitlines())}
