@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.identity import new_id
 from bootpoint_common.metric import Metrics
 from bootpoint_common.store import agent as agents
+from bootpoint_common.store import claim as claims
 from bootpoint_common.store import point
 from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import rows
@@ -37,8 +40,9 @@ from bootpoint_worker.targets.base import (
 from bootpoint_worker.targets.fake import connect
 from bootpoint_worker.targets.fake_fault import STEPS
 from bootpoint_worker.targets.fake_host import FakeHost
+from bootpoint_worker.targets.kvm.conversion.v2v import V2V_SECONDS
 from bootpoint_worker.targets.sight import Sight
-from bootpoint_worker.trial import trial
+from bootpoint_worker.trial import PATIENCE, trial
 from tests.service.fleet import Fleet, fleet
 from tests.service.process import wait_for
 
@@ -249,6 +253,39 @@ def test_a_worker_that_dies_while_it_starts_one_leaves_nothing_behind(bench: Ben
     bench.stop(uid)
     bench.ended(uid)
     _nothing_left(bench)
+
+
+def test_a_worker_that_thaws_before_a_start_leaves_no_vm_of_a_test_that_has_ended(bench: Bench) -> None:
+    pause = bench.host.pause_at("start", STEPS["start"][0])
+    uid = bench.begin(kind="test")
+    frozen = threading.Thread(target=bench.round)
+    frozen.start()
+    pause.wait()
+    bench.stop(uid)
+    bench.pass_time()
+    bench.ended(uid)
+    pause.release()
+    frozen.join()
+    _nothing_left(bench)
+
+
+def test_a_start_that_lasts_is_not_taken_over(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a conversion does: who took it over would begin it anew, and be taken over in its turn."""
+    monkeypatch.setattr(claims, "PROGRESS_SECONDS", 0.1)
+    monkeypatch.setattr(claims, "RENEW_SECONDS", 0.2)
+    pause = bench.host.pause_at("start", STEPS["start"][0])
+    uid = bench.begin(kind="test")
+    with bench.fleet.database.transaction() as connection:
+        execute(connection, "DELETE FROM outbox WHERE kind = 'trial'")
+    lasting = threading.Thread(target=trial, args=(replace(bench.context, renewing=True), uid))
+    lasting.start()
+    pause.wait()
+    time.sleep(claims.CLAIM_SECONDS + 1.0)
+    assert claims.claim(bench.fleet.database, "test_vm", uid, renewing=False) is None
+    pause.release()
+    lasting.join()
+    assert bench.item(uid)["state"] == "running"
+    assert PATIENCE > V2V_SECONDS
 
 
 @pytest.mark.parametrize("step", STEPS["start"])

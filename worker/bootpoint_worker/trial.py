@@ -21,12 +21,16 @@ from . import bootcheck
 from .context import Context
 from .preflight import require_login
 from .subject import Subject, read
-from .targets.base import StartRequest
+from .targets.base import StartRequest, Target
 
 _log = logging.getLogger(__name__)
 
 #: Seconds after which a start that can't be made is given up: the host is away, or somebody holds the replica's VMs.
 START_SECONDS = 600.0
+
+#: Seconds that a start may take without a word, above the longest conversion (`v2v.V2V_SECONDS`). Whoever took it over would
+#: end the conversion and begin it anew, and so would the next one.
+PATIENCE = 1440.0
 
 
 def trial(context: Context, trial_id: UUID) -> None:
@@ -35,7 +39,7 @@ def trial(context: Context, trial_id: UUID) -> None:
         found = trials.get(connection, trial_id)
     if found is None or found.state in ("waiting", "ended"):
         return
-    held = claim(context.database, "test_vm", trial_id, renewing=context.renewing)
+    held = claim(context.database, "test_vm", trial_id, renewing=context.renewing, patience=PATIENCE)
     if held is None:
         return
     with held:
@@ -75,6 +79,7 @@ def _start(context: Context, subject: Subject) -> bool:
                 return True
         request = StartRequest(point_id=found.point_id, test_id=found.test_id, conversion=found.conversion)
         machine = target.start(subject.replica, request)
+        _take_back(context, target, subject)
     with context.database.transaction() as connection:
         subject.check(connection)
         if not trials.started(connection, found):
@@ -86,6 +91,14 @@ def _start(context: Context, subject: Subject) -> bool:
             text = f"test {found.number}: {machine.name} started from {subject.point.name}"
             event.of_point(connection, subject.point, "test_started", text, actor=found.requested_by)
     return False
+
+
+def _take_back(context: Context, target: Target, subject: Subject) -> None:
+    """End again what was to be ended while it was being started: by a worker that was frozen, after another had ended it."""
+    with context.database.transaction() as connection:
+        now = trials.get(connection, subject.trial.id)
+    if now is None or now.state in ("ending", "ended"):
+        target.stop(subject.replica, subject.trial.test_id)
 
 
 def _end(context: Context, subject: Subject) -> None:

@@ -74,6 +74,7 @@ class Claim:
 
     Attributes:
         number: The claim's number.
+        patience: Seconds without progress after which it is no longer renewed.
         lost: Set once the claim is somebody else's, or can't be renewed in time.
     """
 
@@ -86,8 +87,10 @@ class Claim:
         *,
         clock: Callable[[], float] = time.monotonic,
         renewing: bool = True,
+        patience: float | None = None,
     ) -> None:
         self.number = number
+        self.patience = PROGRESS_SECONDS if patience is None else patience
         self.lost = threading.Event()
         self._database = database
         self._table: Table = table
@@ -132,7 +135,7 @@ class Claim:
 
     def _renew(self) -> None:
         while not self._stop.wait(RENEW_SECONDS):
-            if self._clock() - self._progress > PROGRESS_SECONDS:
+            if self._clock() - self._progress > self.patience:
                 self.lost.set()
                 return
             try:
@@ -148,8 +151,18 @@ class Claim:
                 return
 
 
-def claim(database: Database, table: Table, key: UUID, *, renewing: bool = True) -> Claim | None:
-    """Take a claim in a transaction of its own; None where somebody else holds it."""
+def claim(
+    database: Database, table: Table, key: UUID, *, renewing: bool = True, patience: float | None = None
+) -> Claim | None:
+    """Take a claim in a transaction of its own; None where somebody else holds it.
+
+    Args:
+        database: The database.
+        table: What is claimed.
+        key: Its id.
+        renewing: Whether a thread renews it.
+        patience: Seconds that the work may take without progress; `PROGRESS_SECONDS` where nothing is said.
+    """
     with database.transaction() as connection:
         number = take(connection, table, key)
-    return None if number is None else Claim(database, table, key, number, renewing=renewing)
+    return None if number is None else Claim(database, table, key, number, renewing=renewing, patience=patience)
