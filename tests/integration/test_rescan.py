@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from bootpoint_common.digest import SEGMENT
 from bootpoint_common.identity import new_id
-from bootpoint_common.store import adoption, request, segment
+from bootpoint_common.store import adoption, kept, request, segment
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
@@ -292,6 +292,18 @@ def _bring_back(site: Site, points: int) -> Any:
     values = {name: getattr(manifest, name) for name in manifest.__slots__}
     site.host.manifests[place] = manifest.__class__(**values | {"points": manifest.points[:points]})
     return manifest
+
+
+def test_an_alarm_during_an_adoption_outlives_it(site: Site) -> None:
+    made = site.run()
+    with site.fleet.database.transaction() as connection:
+        adoption.freeze(connection, made.replica_id)
+        assert kept.freeze(connection, made.replica_id, made.id, "it looks like encryption")
+        assert not kept.freeze(connection, made.replica_id, made.id, "once more")
+        adoption.freeze(connection, made.replica_id)
+        adoption.thaw(connection, made.replica_id)
+    row = site.fleet.row("SELECT frozen->>'reason' AS why FROM replica")
+    assert row == {"why": "it looks like encryption"}
 
 
 def test_an_adoption_goes_on_where_it_was_interrupted(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
+from .adoption import FROZEN
 from .database import Connection, Row, one, rows, run
 
 
@@ -249,15 +250,19 @@ def unpin(connection: Connection, point_id: UUID) -> None:
 
 
 def freeze(connection: Connection, replica_id: UUID, point_id: UUID, reason: str) -> bool:
-    """Let nothing go any more, for the sake of a point; returns whether that is news."""
+    """Let nothing go any more, for the sake of a point; returns whether that is news.
+
+    An adoption's freeze ends with the adoption, so it is no reason to leave this one out.
+    """
     return bool(
         run(
             connection,
             "UPDATE replica SET frozen = jsonb_build_object('reason', %s::text, 'at', json_instant(now()),"
-            " 'point', %s::uuid) WHERE id = %s AND frozen IS NULL",
+            " 'point', %s::uuid) WHERE id = %s AND (frozen IS NULL OR frozen->>'reason' = %s)",
             reason,
             point_id,
             replica_id,
+            FROZEN,
         )
     )
 
