@@ -44,6 +44,31 @@ def test_what_somebody_wrote_outside_is_drift_and_is_kept(bench: Bench) -> None:
     assert bench.start_of(target, second, GRAIN) == [b"1" * GRAIN] * 2
 
 
+@pytest.mark.parametrize("how", ["written", "started"])
+def test_what_somebody_starts_in_the_midst_of_a_commit_is_kept(bench: Bench, how: str) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"0" * GRAIN)
+    sealed = bench.filled(target, first, b"1" * GRAIN)
+    files = sorted(bench.directory.glob("*.scratch-*"))
+
+    def begin(name: str) -> None:
+        if name == "remake:define":
+            bench.step = lambda _name: None
+            if how == "started":
+                bench.host.virsh("start", bench.replica.vm_name)
+            else:
+                _scratch_write(bench, "0x77")
+
+    bench.step = begin
+    target.commit(bench.replica, sealed)
+    if how == "started":
+        assert [file.exists() for file in files] == [True, True]
+        assert bench.host.virsh("domstate", bench.replica.vm_name).strip() == "running"
+    else:
+        assert len(list(bench.directory.glob("*.branch-*"))) == 1
+
+
 def test_a_start_by_virsh_is_drift_and_goes_on_beneath_the_next_point(bench: Bench) -> None:
     target = bench.connect()
     target.create(bench.replica)

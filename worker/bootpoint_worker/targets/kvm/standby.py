@@ -114,8 +114,11 @@ def sweep(place: Place, before: Snapshot, after: journal.Manifest) -> Snapshot:
         if file in in_use:
             continue
         known = old.get(file)
-        if file in tests or length <= (known.fresh_bytes if known else fresh):
+        if file in tests:
             words += ["remove", file, "-"]
+            continue
+        if length <= (known.fresh_bytes if known else fresh):
+            words += ["drop", file, str(length)]
             continue
         branch = file.replace(".scratch-", ".branch-")
         words += ["keep", file, branch]
