@@ -28,8 +28,8 @@ _log = logging.getLogger(__name__)
 #: Seconds after which a start that can't be made is given up: the host is away, or somebody holds the replica's VMs.
 START_SECONDS = 600.0
 
-#: Seconds that a start may take without a word, above the longest conversion (`v2v.V2V_SECONDS`). Whoever took it over would
-#: end the conversion and begin it anew, and so would the next one.
+#: Seconds that a start may take without a word, above the longest conversion (`v2v.V2V_SECONDS`). Whoever took it over
+#: would end the conversion and begin it anew, and so would the next one.
 PATIENCE = 1440.0
 
 
@@ -94,7 +94,7 @@ def _start(context: Context, subject: Subject) -> bool:
 
 
 def _take_back(context: Context, target: Target, subject: Subject) -> None:
-    """End again what was to be ended while it was being started: by a worker that was frozen, after another had ended it."""
+    """End what was to be ended while it was being started: a frozen worker may start it after another has ended it."""
     with context.database.transaction() as connection:
         now = trials.get(connection, subject.trial.id)
     if now is None or now.state in ("ending", "ended"):

@@ -196,7 +196,7 @@ def write(
     Returns:
         The run's number.
     """
-    # A run that failed to commit it, or a host that had lost or merged it, as this database remembers, was not the last word.
+    # A run that failed to commit it, as this database remembers, or a host that had lost it, was not the last word.
     run(
         connection,
         "DELETE FROM boot_point WHERE id = %s AND (state = 'aborted' OR consolidated_at IS NOT NULL)",

@@ -40,7 +40,7 @@ def take(connection: Connection, point_id: UUID, kind: Kind, holder: str, *, sec
     Returns:
         Its id; None where the point isn't there to be referred to: not committed, merged, or being merged.
     """
-    # By a statement of its own: one that had to wait for a lock still sees the other tables as they were before it waited.
+    # By a statement of its own: one that waited for a lock goes on with what it saw of other rows before it waited.
     run(connection, "SELECT 1 FROM boot_point WHERE id = %s FOR UPDATE", point_id)
     found = rows(
         connection,

@@ -34,7 +34,7 @@ threading.Thread(target=write).start()
 ctypes.CDLL(None).syscall(60, 0)
 """
 
-#: The same in a guest's sandbox, for as long as the guest likes: nothing is open, and it says when it is ready by its name.
+#: The same in a guest's sandbox, for as long as the guest likes, and with nothing open.
 POSING = """
 import ctypes, os, sys, threading, time
 def wait():
@@ -66,7 +66,8 @@ def test_an_operation_on_a_full_storage_is_begun_once(small: Bench, tmp_path: Pa
 #: A flock that behaves as on NFS (flock(2)): an exclusive lock wants a descriptor that is open for writing.
 NFS_FLOCK = """#!/bin/sh
 for word; do last=$word; done
-case $(sed -n 's/^flags:.*\\(.\\)$/\\1/p' "/proc/self/fdinfo/$last") in 0) echo "flock: Bad file descriptor" >&2; exit 1 ;; esac
+mode=$(sed -n 's/^flags:.*\\(.\\)$/\\1/p' "/proc/self/fdinfo/$last")
+[ "$mode" != 0 ] || { echo "flock: Bad file descriptor" >&2; exit 1; }
 exec /usr/bin/flock "$@"
 """
 

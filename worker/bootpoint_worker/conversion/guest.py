@@ -89,7 +89,7 @@ class Guest:
 
 
 def shown(text: str) -> str:
-    """Return a guest's words as they may stand in a sentence: no odd bytes, which no database takes, and not for ever."""
+    """Return a guest's words as they may stand in a sentence: not long, and no odd bytes, which no database takes."""
     return "".join(char for char in text if char.isprintable())[:LONGEST_WORDS]
 
 

@@ -26,6 +26,7 @@ WRITE_SECONDS = 900
 #: Exit codes of timeout(1), and of a step that was killed; a session may say that with a negative one too.
 _TIMED_OUT, _KILLED = 124, 137
 
+
 @dataclass(frozen=True, slots=True)
 class Mount:
     """A partition that the guest mounts: slot of its disk, the partition, and where (empty: the root)."""
