@@ -93,13 +93,7 @@ def test_the_pasted_runbook_starts_the_point(bench: Bench, which: int) -> None:
     points = [first, bench.point(target, first, b"1" * GRAIN)]
     target.close()
     text = (bench.directory / "RUNBOOK.txt").read_text()
-    name = points[which].name
-    block = re.search(rf"^# BEGIN {name}\n(.*?)^# END {name}$", text, re.MULTILINE | re.DOTALL)
-    assert block is not None
-    done = subprocess.run(
-        ["sh", "-eu"], input=block[1], text=True, capture_output=True, env=bench.host.environment, timeout=60
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    _paste(bench, points[which].name)
     assert bench.host.virsh("domstate", bench.replica.vm_name).strip() == "running"
     files = [line.split()[-1] for line in bench.host.virsh("domblklist", bench.replica.vm_name).splitlines() if line]
     info = subprocess.run(["qemu-img", "info", "-U", files[0]], capture_output=True, text=True, check=True).stdout
@@ -107,6 +101,35 @@ def test_the_pasted_runbook_starts_the_point(bench: Bench, which: int) -> None:
     journal = target.inspect(bench.replica)
     assert journal is not None
     assert journal.drift
+
+
+@pytest.mark.parametrize("by", ["bootpoint", "runbook"])
+def test_a_memory_that_was_saved_is_not_put_into_another_point(bench: Bench, by: str) -> None:
+    """As the host's libvirt-guests saves it at a shutdown: a start would go on there, with the disks of then."""
+    target = bench.connect()
+    target.create(bench.replica)
+    first = bench.point(target, None, b"0" * GRAIN)
+    second = bench.point(target, first, b"1" * GRAIN)
+    _paste(bench, first.name)
+    bench.host.virsh("managedsave", bench.replica.vm_name)
+    if by == "runbook":
+        _paste(bench, second.name)
+    else:
+        target.start(bench.replica, StartRequest(point_id=second.point_id, conversion="none"))
+    assert bench.host.virsh("domstate", bench.replica.vm_name).strip() == "running"
+    files = [line.split()[-1] for line in bench.host.virsh("domblklist", bench.replica.vm_name).splitlines() if line]
+    assert all(second.name in file for file in files if ".scratch-" in file)
+
+
+def _paste(bench: Bench, name: str) -> None:
+    """Paste a block of the runbook into a shell of the host."""
+    text = (bench.directory / "RUNBOOK.txt").read_text()
+    block = re.search(rf"^# BEGIN {name}\n(.*?)^# END {name}$", text, re.MULTILINE | re.DOTALL)
+    assert block is not None
+    done = subprocess.run(
+        ["sh", "-eu"], input=block[1], text=True, capture_output=True, env=bench.host.environment, timeout=60
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_what_a_reverted_standby_wrote_is_kept_and_the_runbook_says_where_it_stands(bench: Bench) -> None:

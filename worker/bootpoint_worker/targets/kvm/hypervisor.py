@@ -140,11 +140,14 @@ class Hypervisor:
             connection.defineXML(domain.domain_xml(definition)).setAutostart(0)
 
     def start(self, name: str) -> None:
-        """Start a defined VM; nothing when it runs."""
+        """Start a defined VM; nothing when it runs.
+
+        A memory that libvirt saved for it is dropped: a start would go on there, with the disks of then.
+        """
         libvirt = self._module()
         with self.connection() as connection:
             try:
-                connection.lookupByName(name).create()
+                connection.lookupByName(name).createWithFlags(libvirt.VIR_DOMAIN_START_FORCE_BOOT)
             except libvirt.libvirtError as exc:
                 if exc.get_error_code() != libvirt.VIR_ERR_OPERATION_INVALID:
                     raise

@@ -36,7 +36,7 @@ cd {directory}
 cat >{xml_file} <<'END-OF-DEFINITION'
 {xml}END-OF-DEFINITION
 virsh -c "${{LIBVIRT_DEFAULT_URI:-qemu:///system}}" define {xml_file}
-virsh -c "${{LIBVIRT_DEFAULT_URI:-qemu:///system}}" start {vm}
+virsh -c "${{LIBVIRT_DEFAULT_URI:-qemu:///system}}" start --force-boot {vm}
 )
 # END {name}
 """
