@@ -21,6 +21,7 @@ from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_ops.cli import main
 from bootpoint_worker import adopt
+from bootpoint_worker.targets.fake import FakeTarget
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader
 from tests.service.fleet import Fleet
@@ -236,6 +237,23 @@ def test_a_replica_without_its_head_is_broken_until_it_is_there_again(site: Site
     assert site.rescan()["state"] == "ok"
     assert site.events("replica_whole")
     assert len(site.events("replica_broken")) == 1
+
+
+def test_a_run_that_commits_while_the_host_is_read_breaks_no_replica(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.run()
+    real = FakeTarget.find_replicas
+
+    def slow(self: FakeTarget) -> Any:
+        found = real(self)
+        monkeypatch.setattr(FakeTarget, "find_replicas", real)
+        site.run(300)
+        return found
+
+    monkeypatch.setattr(FakeTarget, "find_replicas", slow)
+    assert site.rescan()["state"] == "ok"
+    assert site.events("replica_broken") == []
 
 
 def test_a_host_that_went_back_is_followed(site: Site) -> None:

@@ -126,10 +126,11 @@ def compare(database: Database, target: Target, host: Host) -> list[Compared]:
         target: The host.
         host: Its row.
     """
-    found = {replica.journal.replica_id: replica for replica in target.find_replicas()}
     with database.transaction() as connection:
         keys = rows(connection, "SELECT id FROM replica WHERE host_id = %s ORDER BY job_name, id", host.id)
         known = [row for key in keys if (row := jobs.replica(connection, key["id"])) is not None]
+    # After the rows: a head that is committed while the host is read would be missed there.
+    found = {replica.journal.replica_id: replica for replica in target.find_replicas()}
     items = [_known(target, row, found.pop(row.id, None)) for row in known if row.definition is not None]
     with database.transaction() as connection:
         for item in items:
