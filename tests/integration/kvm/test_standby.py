@@ -195,6 +195,19 @@ def test_a_test_vm_is_cut_off_and_the_standby_is_not_started_by_the_host(bench: 
     assert vm.name not in bench.host.virsh("list", "--all", "--name").split()
 
 
+def test_a_test_that_said_much_leaves_nothing_of_it(bench: Bench) -> None:
+    target = bench.connect()
+    target.create(bench.replica)
+    bench.point(target, None, b"0" * GRAIN)
+    target.start(bench.replica, StartRequest(test_id="t1", paused=True, conversion="none"))
+    # As virtlogd names what it puts aside at each 2 MiB.
+    for number in range(3):
+        (bench.directory / f"test-t1.serial.log.{number}").write_text("much")
+    (bench.directory / "test-t10.serial.log").write_text("somebody else's")
+    target.stop(bench.replica, "t1")
+    assert [path.name for path in bench.directory.glob("test-*")] == ["test-t10.serial.log"]
+
+
 def test_a_thick_disk_is_allocated_in_full(bench: Bench) -> None:
     disks = tuple(
         type(disk)(disk.slot, disk.size_bytes, disk.disk_name, disk.bus, "thick") for disk in bench.replica.disks
