@@ -92,7 +92,6 @@ def test_the_pasted_runbook_starts_the_point(bench: Bench, which: int) -> None:
     first = bench.point(target, None, b"0" * GRAIN)
     points = [first, bench.point(target, first, b"1" * GRAIN)]
     target.close()
-    text = (bench.directory / "RUNBOOK.txt").read_text()
     _paste(bench, points[which].name)
     assert bench.host.virsh("domstate", bench.replica.vm_name).strip() == "running"
     files = [line.split()[-1] for line in bench.host.virsh("domblklist", bench.replica.vm_name).splitlines() if line]
