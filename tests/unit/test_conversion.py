@@ -241,6 +241,19 @@ def test_initramfs_tools_and_dracut_are_told_of_the_drivers() -> None:
         plan_initramfs(guest(tools="mkinitcpio"), Edits(), "virtio")
 
 
+@pytest.mark.parametrize("tool", ["update-initramfs", "dracut"])
+def test_an_initramfs_that_is_gone_is_told_and_not_made_again(tool: str) -> None:
+    edits = Edits()
+    gone = Guest(tools=frozenset({tool}), kernels=(Kernel("6.1", None, frozenset(), ALL),))
+    plan_initramfs(gone, edits, "virtio")
+    assert (edits.initramfs, edits.versions, edits.writes) == (None, (), {})
+    assert "kernel 6.1 has no initramfs" in edits.problems[0]
+    # One whose own disks are built in starts without: on another bus it needs one.
+    edits = Edits()
+    plan_initramfs(Guest(tools=frozenset({tool}), kernels=(Kernel("6.1", None, IDE, ALL),)), edits, "virtio")
+    assert edits.versions == ("6.1",)
+
+
 def test_a_kernel_without_such_drivers_is_declined() -> None:
     bare = Guest(tools=frozenset({"dracut"}), kernels=(Kernel("2.6.18", "/boot/initrd-2.6.18", IDE, IDE),))
     with pytest.raises(ValueError, match=r"2\.6\.18 has no driver virtio_pci or virtio_blk"):
