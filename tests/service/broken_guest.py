@@ -102,8 +102,8 @@ def guest_agent(disk: Path) -> None:
     _change_command_line(disk, lambda line: line.replace(" console=ttyS0,115200", ""), "")
 
 
-#: An agent in sh: it answers libvirt's synchronisation and its ping. The port ends as long as nobody has opened it on the
-#: host, which libvirt does only once it has heard that the guest has.
+#: An agent in sh: it answers libvirt's synchronisation and its ping. The port ends as long as nobody has opened it on
+#: the host, which libvirt does only once it has heard that the guest has.
 _AGENT = r"""
 modprobe virtio_console
 while :; do
