@@ -96,7 +96,7 @@ def decide(point_id: UUID, machine: Machine, means: Means, *, bus: str, nics: Se
         system = GuestSystem("windows", "Windows")
         _windows(draft, means, bus)
     elif machine.layouts and any(layout.partitions for layout in machine.layouts):
-        _unknown(draft, machine, means)
+        _unknown(draft, machine, means, bus)
     if boot is not None and boot.firmware == "uefi" and machine.loaders is not None:
         _fallback(draft, machine.loaders, means)
     return Profile(
@@ -162,13 +162,14 @@ def _windows(draft: _Draft, means: Means, bus: str) -> None:
     draft.note(f"it gets no virtio drivers because {missing}")
 
 
-def _unknown(draft: _Draft, machine: Machine, means: Means) -> None:
+def _unknown(draft: _Draft, machine: Machine, means: Means, bus: str) -> None:
     draft.note(f"the light conversion can't be done because {_why_unknown(machine)}")
     kinds = {part.kind for layout in machine.layouts for part in layout.partitions}
     if "luks" in kinds:
         draft.note("a partition is encrypted: it boots only where the source's initramfs has the drivers")
     elif machine.declined or kinds & _BENEATH.keys():
         _heavy(draft, means)  # else all was seen, and virt-v2v would find no system either: it is started as it is
+        draft.note(f"its initramfs wasn't looked into: unconverted, as by the runbook, it needs drivers for {bus}")
 
 
 def _why_unknown(machine: Machine) -> str:
