@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from bootpoint_common.errors import Code, FatalError
 from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.kvm.conversion import v2v
 from tests.service import guest, lvm_guest
 from tests.service.boot import BOOT, greeting, running, wait_for_text
 from tests.service.component import need
@@ -117,6 +119,20 @@ def test_a_machine_with_its_root_on_lvm_boots_on_virtio(make: Make, tmp_path: Pa
     physical.host.wait_until_off(vm.name)
     assert physical.leftovers() == []
     assert physical.digests() == before
+
+
+def test_a_conversion_by_virt_v2v_that_takes_too_long_says_so(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("virt-v2v")
+    disk = tmp_path / "disk.raw"
+    guest.ide_disk(disk, "slow")
+    physical = make(disk)
+    monkeypatch.setattr(v2v, "V2V_SECONDS", 2)
+    with pytest.raises(FatalError, match="virt-v2v-in-place was not done after 2 s") as failure:
+        physical.target.start(physical.replica, StartRequest(test_id="t1", conversion="v2v"))
+    assert failure.value.code is Code.CONVERSION_FAILED
+    assert physical.leftovers() == []
 
 
 def test_a_machine_is_converted_over_ssh(make: Make, sshd_server: SshServer, tmp_path: Path) -> None:
