@@ -293,6 +293,24 @@ def test_what_lies_on_more_than_partitions_goes_the_heavy_way(files: dict[str, s
     assert any("no virt-v2v-in-place" in problem.text for problem in without.problems)
 
 
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("lvm", "a physical volume of LVM"), ("md", "a member of an md array"), ("btrfs", "a btrfs")],
+)
+def test_a_system_beneath_plain_partitions_goes_the_heavy_way_and_says_where_it_is(kind: str, said: str) -> None:
+    parts = (Partition(1, MiB, 4 * MiB, "ext4", "u"), Partition(5, 8 * MiB, 4 * MiB, kind))
+    found = machine(layout=DiskLayout("system", "mbr", parts, boot_code=True))
+    profile = decided(found)
+    assert profile.route == "v2v"
+    reason = f"no Linux was found on a plain partition: partition 5 of system is {said}"
+    texts = [problem.text for problem in profile.problems]
+    assert f"the light conversion can't be done because {reason}" in texts
+    assert any("wasn't looked into" in text and text.endswith("drivers for virtio") for text in texts)
+    assert decided(found, Means(v2v="it is missing")).route == "hardware"
+    with pytest.raises(ValueError, match=said):
+        plan_edits(found, bus="virtio", nics=())
+
+
 def test_encrypted_swap_is_no_reason() -> None:
     assert decided(machine(guest({"etc/crypttab": "swap /dev/sda5 /dev/urandom swap,cipher=aes\n"}))).route == "light"
 
