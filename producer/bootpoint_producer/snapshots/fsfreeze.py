@@ -24,7 +24,7 @@ from typing import Self
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_producer.snapshots import watchdog
-from bootpoint_producer.snapshots.base import SnapshotSet
+from bootpoint_producer.snapshots.base import AtInstant, SnapshotSet, nothing
 from bootpoint_producer.snapshots.none import LiveSet, disk_usage
 from bootpoint_producer.snapshots.reflink import can_clone, clone_all
 from bootpoint_producer.snapshots.usage import Usage
@@ -57,7 +57,7 @@ class FsFreeze:
     def __init__(self, *, timeout: float = FREEZE_TIMEOUT) -> None:
         self._timeout = timeout
 
-    def take(self, disks: Mapping[str, Path]) -> SnapshotSet:
+    def take(self, disks: Mapping[str, Path], *, at_instant: AtInstant = nothing) -> SnapshotSet:
         """See `Snapshot.take`."""
         found = {path: disk_usage(path) for path in disks.values()}
         reasons = [f"{path} is {'; '.join(use.others)}" for path, use in found.items() if use.others]
@@ -66,6 +66,7 @@ class FsFreeze:
         taken: SnapshotSet | None = None
         try:
             with freeze:
+                at_instant()
                 if clonable:
                     reasons += freeze.unfrozen
                     taken = clone_all(disks, kind=self.kind, reasons=reasons)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_producer.snapshots.base import Consistency
+from bootpoint_producer.snapshots.base import AtInstant, Consistency, nothing
 from bootpoint_producer.snapshots.usage import Usage, usage, write_counter
 from bootpoint_producer.sources import Source, open_source
 
@@ -45,6 +45,10 @@ class LiveSet:
         """See `SnapshotSet.source`."""
         return open_source(self._disks[slot])
 
+    def path(self, slot: str) -> str:
+        """See `SnapshotSet.path`."""
+        return str(self._disks[slot])
+
     def confirm(self) -> Consistency:
         """See `SnapshotSet.confirm`."""
         for path, before in self._written.items():
@@ -61,8 +65,9 @@ class NoSnapshot:
 
     kind = "none"
 
-    def take(self, disks: Mapping[str, Path]) -> LiveSet:
+    def take(self, disks: Mapping[str, Path], *, at_instant: AtInstant = nothing) -> LiveSet:
         """See `Snapshot.take`."""
         found = {path: disk_usage(path) for path in disks.values()}
         reasons = [f"{path} is {use.words()}" for path, use in found.items() if not use.quiet]
+        at_instant()
         return LiveSet(disks=disks, reasons=reasons)
