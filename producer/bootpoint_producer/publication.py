@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -28,7 +28,7 @@ from .link import Link
 from .snapshots import Snapshot, SnapshotSet
 from .sources.base import Source
 from .state import AgentState
-from .trackers.hash import HashTracker
+from .trackers.keeper import Cut, TrackerKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +55,7 @@ class Tools:
         sender: Bundles to the streams.
         resolve: Finds the path of a disk id; raises ``disk_missing`` or ``source_ineligible``.
         choose: Chooses the snapshot for the paths of the slots.
+        trackers: Follow the disks between runs.
     """
 
     state: AgentState
@@ -62,6 +63,7 @@ class Tools:
     sender: StreamSender
     resolve: Callable[[str], Path]
     choose: Callable[[dict[str, Path]], Snapshot]
+    trackers: TrackerKeeper
 
 
 class _ReadingOver(Exception):  # noqa: N818 - the end of a thread's work, not an error of ours
@@ -113,6 +115,7 @@ class Publication:
         order: The run.
         tools: What it works with.
         snapshot: What is read.
+        cut: What was written until the snapshot's instant.
         demand: Raises ``consistency_too_low`` where a level is below the job's.
         broke: Called by a disk's thread that can't go on.
     """
@@ -122,6 +125,7 @@ class Publication:
         order: message.StartRun,
         tools: Tools,
         snapshot: SnapshotSet,
+        cut: Cut,
         *,
         demand: Callable[[str], None],
         broke: Callable[[BootpointError], None],
@@ -129,6 +133,7 @@ class Publication:
         self._order = order
         self._tools = tools
         self._snapshot = snapshot
+        self._cut = cut
         self._demand = demand
         self._broke = broke
         self._replicas = {r.replica_id: _Replica(r.replica_id) for r in order.replicas}
@@ -257,6 +262,7 @@ class Publication:
         source = _Stoppable(self._snapshot.source(disk.slot), self._over)
         try:
             ground = self._ground(replica, ready, disk, held, source.size_bytes)
+            tracker, doubt = self._cut.tracker(replica.replica_id, disk.slot, None if ground.base is None else held)
             outlet = self._outlet(disk, len(ready.disks))
         except BaseException:
             source.close()
@@ -264,8 +270,8 @@ class Publication:
         feed = Feed(
             slot=disk.slot,
             source=source,
-            tracker=HashTracker(),
-            ground=ground,
+            tracker=tracker,
+            ground=ground if doubt is None else replace(ground, fallback=doubt),
             candidate_path=self._tools.state.map_path(replica.replica_id, ready.point_id, disk.slot),
             key=self._tools.link.identity.key,
             point_id=ready.point_id,
@@ -304,7 +310,8 @@ class Publication:
             replica.roots[slot] = (size, root)
             complete = set(replica.roots) == set(replica.expected)
         if complete and replica.point_id is not None:
-            self._tools.state.keep_point(replica.replica_id, replica.point_id, replica.roots)
+            marks = {slot: mark for slot in replica.roots if (mark := self._cut.mark(slot)) is not None}
+            self._tools.state.keep_point(replica.replica_id, replica.point_id, replica.roots, marks)
 
     def _confirm(self) -> str:
         reached = self._snapshot.confirm()

@@ -40,9 +40,24 @@ _END_TIMEOUT = 20.0
 
 
 class FlushedSet(LiveSet):
-    """Disks that were flushed by a freeze and are read as they change."""
+    """Disks that were flushed by a freeze and are read as they change.
+
+    Args:
+        disks: Path of each slot.
+        reasons: Why the consistency isn't better.
+        frozen: Whether everybody who writes to the disks was frozen at the instant.
+    """
 
     kind = "fsfreeze"
+
+    def __init__(self, *, disks: Mapping[str, Path], reasons: list[str], frozen: bool) -> None:
+        super().__init__(disks=disks, reasons=reasons)
+        self._frozen = frozen
+
+    @property
+    def settled(self) -> bool:
+        """See `LiveSet.settled`; a freeze waits for what is under way, if it reaches all who write."""
+        return self._frozen or super().settled
 
 
 class FsFreeze:
@@ -76,9 +91,10 @@ class FsFreeze:
             raise
         if taken is not None:
             return taken
+        frozen = not reasons and not freeze.unfrozen
         live = [use.words() for use in found.values() if use.mounts]
         reasons += [f"a disk is {words}, and its storage keeps no snapshot" for words in live]
-        return FlushedSet(disks=disks, reasons=reasons)
+        return FlushedSet(disks=disks, reasons=reasons, frozen=frozen)
 
 
 def mount_points(found: Iterable[Usage]) -> list[str]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_producer.snapshots.base import AtInstant, Consistency, nothing
+from bootpoint_producer.snapshots.base import AtInstant, Consistency, SnapshotSet, nothing
 from bootpoint_producer.snapshots.usage import Usage, usage, write_counter
 from bootpoint_producer.sources import Source, open_source
 
@@ -41,6 +41,11 @@ class LiveSet:
         self.reason = "; ".join(reasons)
         self.consistency = Consistency.CRASH if reasons else Consistency.FS
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing can have been on its way to the disks at the instant, and reach them after they were read."""
+        return self.consistency.reaches(Consistency.FS)
+
     def source(self, slot: str) -> Source:
         """See `SnapshotSet.source`."""
         return open_source(self._disks[slot])
@@ -58,6 +63,19 @@ class LiveSet:
 
     def release(self) -> None:
         """See `SnapshotSet.release`; there is nothing to give back."""
+
+
+def is_live(taken: SnapshotSet) -> bool:
+    """Say whether disks are read as they change."""
+    return isinstance(taken, LiveSet)
+
+
+def is_settled(taken: SnapshotSet) -> bool:
+    """Say whether everything that was on its way to the disks at the instant is in what will be read.
+
+    A snapshot waits for what is under way; disks that are read as they are don't, unless nobody wrote to them.
+    """
+    return taken.settled if isinstance(taken, LiveSet) else True
 
 
 class NoSnapshot:
