@@ -20,8 +20,9 @@ from .scan import Chunk, Counters, scan
 from .sources.base import Source
 from .trackers.base import Tracker
 from .trackers.hash import HashTracker
+from .trackers.sample import Sample, Sampled
 from .usedblocks import Choice, Everything, record
-from .usedblocks.free import without
+from .usedblocks.free import together, without
 
 #: Changed segments of one map bundle: 36 bytes each, so that it stays well below the largest bundle.
 SEGMENTS = MAX_RAW // 64
@@ -67,6 +68,7 @@ class Feed:
         before_seal: Called with size and root once the map is synced; must make them durable.
         confirm_consistency: Returns what the snapshot turned out to be worth, once everything is read.
         left_out: What needn't be read.
+        sample: How much of what the tracker calls unchanged is looked at; None for nothing.
         encoding: Compresses ahead, in threads.
     """
 
@@ -84,6 +86,7 @@ class Feed:
         before_seal: Callable[[str, int, bytes], None],
         confirm_consistency: Callable[[], str],
         left_out: Choice | None = None,
+        sample: Sample | None = None,
         encoding: Encoding = Pipeline,
     ) -> None:
         self.slot = slot
@@ -98,6 +101,7 @@ class Feed:
         self._before_seal = before_seal
         self._confirm_consistency = confirm_consistency
         self._left_out = left_out or Everything()
+        self._sample = sample
         self._skipped: tuple[Extent, ...] = ()
         self._encoding = encoding
 
@@ -123,6 +127,9 @@ class Feed:
         resend = [Extent(index * SEGMENT, SEGMENT) for index in sorted(self._ground.resend)]
         self._skipped = tuple(without(self._left_out.begin(self._source), resend))
         unsure = record.kept(base.path, base.size_bytes) if base is not None else ()
+        if self._sample is not None:
+            unknown = tuple(together(self._skipped, unsure, lambda at, count: iter([Extent(at, count)])))
+            self._tracker = Sampled(self._tracker, self._sample, unknown=unknown, counters=self.counters)
         yield from scan(
             self._source,
             self._tracker,
@@ -160,11 +167,14 @@ class Feed:
             zero_bytes=self.counters.zero_bytes,
             wire_bytes=self._sealer.offset,
             tracker=self._tracker.name,
-            fallback=self._ground.fallback,
+            fallback=self._ground.fallback or self._missed(),
             skipped=tuple((extent.offset, extent.length) for extent in self._skipped),
             consistency=consistency,
         )
         yield self._sealed(encode_seal(seal))
+
+    def _missed(self) -> str | None:
+        return self._tracker.fallback if isinstance(self._tracker, Sampled) else None
 
     def _sealed(self, encoded: bytes) -> tuple[bytes, int]:
         body = self._sealer.seal(encoded)

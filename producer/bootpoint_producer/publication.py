@@ -26,9 +26,12 @@ from bootpoint_common.units import MiB
 from .feed import Feed, Ground
 from .link import Link
 from .snapshots import Consistency, Snapshot, SnapshotSet
+from .snapshots.none import is_live
 from .sources.base import Source
 from .state import AgentState
+from .trackers.grains import Grains
 from .trackers.keeper import Cut, TrackerKeeper
+from .trackers.sample import SHARE, Sample
 from .usedblocks import UsedBlocks
 
 _log = logging.getLogger(__name__)
@@ -57,6 +60,7 @@ class Tools:
         resolve: Finds the path of a disk id; raises ``disk_missing`` or ``source_ineligible``.
         choose: Chooses the snapshot for the paths of the slots.
         trackers: Follow the disks between runs.
+        sample_share: Share of what a tracker calls unchanged that each run looks at all the same, 0 to 1.
     """
 
     state: AgentState
@@ -65,6 +69,7 @@ class Tools:
     resolve: Callable[[str], Path]
     choose: Callable[[dict[str, Path]], Snapshot]
     trackers: TrackerKeeper
+    sample_share: float = SHARE
 
 
 class _ReadingOver(Exception):  # noqa: N818 - the end of a thread's work, not an error of ours
@@ -281,6 +286,7 @@ class Publication:
             before_seal=lambda slot, size, root: self._keep(replica, slot, size, root),
             confirm_consistency=self._confirm,
             left_out=self._used[disk.slot],
+            sample=Sample(share=self._tools.sample_share, since=self._since(disk.slot)),
         )
         return _Channel(feed, source, outlet)
 
@@ -295,6 +301,10 @@ class Publication:
             skip=self._order.skip,
             quiet=lambda: self._snapshot.confirm() is Consistency.FS,
         )
+
+    def _since(self, slot: str) -> Callable[[], Grains | None] | None:
+        """Return what tells what was written since the instant, where the disk is read as it changes."""
+        return (lambda: self._cut.written_since(slot)) if is_live(self._snapshot) else None
 
     def _outlet(self, disk: message.ReadyDisk, disks: int) -> Outlet:
         streams = disks * len(self._replicas)

@@ -50,6 +50,11 @@ class Grains:
         """How many grains are in the set."""
         return self.cells.count(1)
 
+    def has(self, offset: int) -> bool:
+        """Return whether the grain at a byte of the disk is in the set."""
+        index = offset // self.grain_bytes
+        return index < len(self.cells) and self.cells[index] == 1
+
     def union(self, other: Grains) -> Grains:
         """Return what is in either set.
 
@@ -96,21 +101,3 @@ class Grains:
         if len(cells) != count or not reader.eof:
             raise ValueError("a set of grains is damaged, or of another disk")
         return cls(cells, grain_bytes)
-
-
-def merged(extents: Iterable[Extent]) -> Iterator[Extent]:
-    """Sort extents and join those that touch or overlap.
-
-    Args:
-        extents: In any order; none of them zero.
-    """
-    start = end = -1
-    for extent in sorted(extents):
-        if extent.offset > end:
-            if end > start:
-                yield Extent(start, end - start)
-            start, end = extent.offset, extent.end
-        else:
-            end = max(end, extent.end)
-    if end > start:
-        yield Extent(start, end - start)
