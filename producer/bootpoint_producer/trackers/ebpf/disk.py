@@ -67,7 +67,7 @@ def disk(path: Path) -> Disk:
     number = path.stat().st_rdev
     folder = _folder(number)
     sectors = line_of(folder / "size")
-    if not sectors:
+    if not sectors or not int(sectors):  # a loop device keeps its node without its file
         raise FileNotFoundError(f"{path} is no disk any more")
     names = [f"{name}={value.strip()}" for name in _NAMES if (value := line_of(folder / name))]
     if not (folder / "dm").is_dir():
