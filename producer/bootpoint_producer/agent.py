@@ -25,6 +25,8 @@ from .run import Run
 from .snapshots import choose, remove_leftovers
 from .snapshots.base import Snapshot
 from .state import AgentState, Identity
+from .trackers import providers
+from .trackers.keeper import TrackerKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -85,6 +87,7 @@ class Agent:
         self._carrier = carrier
         self._link = Link(identity, carrier, state.new_incarnation())
         self._sender = StreamSender(connect=carrier.publisher)
+        self._trackers = TrackerKeeper(state, providers(str(config.tracker)))
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._runs: dict[UUID, Run] = {}
@@ -269,6 +272,8 @@ class Agent:
             sender=self._sender,
             resolve=self._resolve,
             choose=self._choose,
+            trackers=self._trackers,
+            sample_share=self._config.sample_percent / 100,
         )
 
     def _resolve(self, disk_id: str) -> Path:

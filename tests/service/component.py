@@ -60,6 +60,11 @@ COMPONENTS: dict[str, Component] = {
     "bwrap": Component(on_path("bwrap")),
     "mtools": Component(on_path("mcopy", "mkfs.vfat", "grub-mkstandalone")),
     "virt-v2v": Component(on_path("virt-v2v-in-place")),
+    "bpf": Component(
+        lambda: present("sys/kernel/btf/vmlinux")() and present("usr/lib/x86_64-linux-gnu/libbpf.so.1")(),
+        "a kernel that describes itself (BTF), and make setup",
+    ),
+    "fio": Component(on_path("fio", "sfdisk", "partx", "resize2fs", "fstrim", "blkdiscard", "mkfs.vfat")),
     "fuse": Component(lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), "load the fuse module"),
     "loop": Component(present("dev/loop-control"), "load the loop module"),
     "xfs": Component(on_path("mkfs.xfs")),

@@ -7,12 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_producer.snapshots.base import Consistency, Snapshot, SnapshotSet
+from bootpoint_producer.snapshots.base import AtInstant, Consistency, Snapshot, SnapshotSet, nothing
 from bootpoint_producer.snapshots.fsfreeze import FREEZE_TIMEOUT, FsFreeze
 from bootpoint_producer.snapshots.none import NoSnapshot, disk_usage
 from bootpoint_producer.snapshots.reflink import Reflink, can_clone, remove_leftovers
 
-__all__ = ["Choice", "Consistency", "Snapshot", "SnapshotSet", "choose", "remove_leftovers"]
+__all__ = [
+    "AtInstant",
+    "Choice",
+    "Consistency",
+    "Snapshot",
+    "SnapshotSet",
+    "choose",
+    "nothing",
+    "remove_leftovers",
+]
 
 
 @dataclass(frozen=True, slots=True)

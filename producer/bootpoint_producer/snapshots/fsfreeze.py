@@ -24,7 +24,7 @@ from typing import Self
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_producer.snapshots import watchdog
-from bootpoint_producer.snapshots.base import SnapshotSet
+from bootpoint_producer.snapshots.base import AtInstant, SnapshotSet, nothing
 from bootpoint_producer.snapshots.none import LiveSet, disk_usage
 from bootpoint_producer.snapshots.reflink import can_clone, clone_all
 from bootpoint_producer.snapshots.usage import Usage
@@ -40,9 +40,24 @@ _END_TIMEOUT = 20.0
 
 
 class FlushedSet(LiveSet):
-    """Disks that were flushed by a freeze and are read as they change."""
+    """Disks that were flushed by a freeze and are read as they change.
+
+    Args:
+        disks: Path of each slot.
+        reasons: Why the consistency isn't better.
+        frozen: Whether everybody who writes to the disks was frozen at the instant.
+    """
 
     kind = "fsfreeze"
+
+    def __init__(self, *, disks: Mapping[str, Path], reasons: list[str], frozen: bool) -> None:
+        super().__init__(disks=disks, reasons=reasons)
+        self._frozen = frozen
+
+    @property
+    def settled(self) -> bool:
+        """See `LiveSet.settled`; a freeze waits for what is under way, if it reaches all who write."""
+        return self._frozen or super().settled
 
 
 class FsFreeze:
@@ -57,7 +72,7 @@ class FsFreeze:
     def __init__(self, *, timeout: float = FREEZE_TIMEOUT) -> None:
         self._timeout = timeout
 
-    def take(self, disks: Mapping[str, Path]) -> SnapshotSet:
+    def take(self, disks: Mapping[str, Path], *, at_instant: AtInstant = nothing) -> SnapshotSet:
         """See `Snapshot.take`."""
         found = {path: disk_usage(path) for path in disks.values()}
         reasons = [f"{path} is {'; '.join(use.others)}" for path, use in found.items() if use.others]
@@ -66,6 +81,7 @@ class FsFreeze:
         taken: SnapshotSet | None = None
         try:
             with freeze:
+                at_instant()
                 if clonable:
                     reasons += freeze.unfrozen
                     taken = clone_all(disks, kind=self.kind, reasons=reasons)
@@ -75,9 +91,10 @@ class FsFreeze:
             raise
         if taken is not None:
             return taken
+        frozen = not reasons and not freeze.unfrozen
         live = [use.words() for use in found.values() if use.mounts]
         reasons += [f"a disk is {words}, and its storage keeps no snapshot" for words in live]
-        return FlushedSet(disks=disks, reasons=reasons)
+        return FlushedSet(disks=disks, reasons=reasons, frozen=frozen)
 
 
 def mount_points(found: Iterable[Usage]) -> list[str]:

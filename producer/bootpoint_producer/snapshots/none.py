@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_producer.snapshots.base import Consistency
+from bootpoint_producer.snapshots.base import AtInstant, Consistency, SnapshotSet, nothing
 from bootpoint_producer.snapshots.usage import Usage, usage, write_counter
 from bootpoint_producer.sources import Source, open_source
 
@@ -41,9 +41,18 @@ class LiveSet:
         self.reason = "; ".join(reasons)
         self.consistency = Consistency.CRASH if reasons else Consistency.FS
 
+    @property
+    def settled(self) -> bool:
+        """Whether nothing can have been on its way to the disks at the instant, and reach them after they were read."""
+        return self.consistency.reaches(Consistency.FS)
+
     def source(self, slot: str) -> Source:
         """See `SnapshotSet.source`."""
         return open_source(self._disks[slot])
+
+    def path(self, slot: str) -> str:
+        """See `SnapshotSet.path`."""
+        return str(self._disks[slot])
 
     def confirm(self) -> Consistency:
         """See `SnapshotSet.confirm`."""
@@ -56,13 +65,27 @@ class LiveSet:
         """See `SnapshotSet.release`; there is nothing to give back."""
 
 
+def is_live(taken: SnapshotSet) -> bool:
+    """Say whether disks are read as they change."""
+    return isinstance(taken, LiveSet)
+
+
+def is_settled(taken: SnapshotSet) -> bool:
+    """Say whether everything that was on its way to the disks at the instant is in what will be read.
+
+    A snapshot waits for what is under way; disks that are read as they are don't, unless nobody wrote to them.
+    """
+    return taken.settled if isinstance(taken, LiveSet) else True
+
+
 class NoSnapshot:
     """Reaches ``fs`` when nobody has the disks mounted or open for writing, else ``crash``."""
 
     kind = "none"
 
-    def take(self, disks: Mapping[str, Path]) -> LiveSet:
+    def take(self, disks: Mapping[str, Path], *, at_instant: AtInstant = nothing) -> LiveSet:
         """See `Snapshot.take`."""
         found = {path: disk_usage(path) for path in disks.values()}
         reasons = [f"{path} is {use.words()}" for path, use in found.items() if not use.quiet]
+        at_instant()
         return LiveSet(disks=disks, reasons=reasons)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_producer.snapshots.base import Consistency
+from bootpoint_producer.snapshots.base import AtInstant, Consistency, nothing
 from bootpoint_producer.snapshots.none import disk_usage
 from bootpoint_producer.sources import Source, open_source
 
@@ -50,6 +50,11 @@ class CloneSet:
         path, descriptor = self._clones[slot]
         return open_source(path, os.dup(descriptor))
 
+    def path(self, slot: str) -> str:
+        """See `SnapshotSet.path`; the copy has no name, so this is the way to it through the agent's process."""
+        _, descriptor = self._clones[slot]
+        return f"/proc/{os.getpid()}/fd/{descriptor}"
+
     def confirm(self) -> Consistency:
         """See `SnapshotSet.confirm`; a copy doesn't change."""
         return self.consistency
@@ -69,10 +74,11 @@ class Reflink:
 
     kind = "reflink"
 
-    def take(self, disks: Mapping[str, Path]) -> CloneSet:
+    def take(self, disks: Mapping[str, Path], *, at_instant: AtInstant = nothing) -> CloneSet:
         """See `Snapshot.take`."""
         found = {path: disk_usage(path) for path in disks.values()}
         reasons = [f"{path} is {use.words()}" for path, use in found.items() if not use.quiet]
+        at_instant()
         return clone_all(disks, kind=self.kind, reasons=reasons)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import signal
 import subprocess
@@ -275,3 +276,44 @@ def test_a_plain_device_reaches_crash_only(mounted: Mount) -> None:
     assert "keeps no snapshot" in taken.reason
     assert b"flushed by the freeze" in content(taken.source("system"))
     taken.release()
+
+
+# -- the instant -------------------------------------------------------------------------------------------
+
+
+def test_the_instant_is_told_once_and_the_picture_has_a_path_for_others(mounted: Mount) -> None:
+    store = mounted("xfs", "store", size="700M")
+    quiet, busy = store / "quiet.img", store / "busy.img"
+    quiet.write_bytes(os.urandom(MiB))
+    point = mounted("ext4", "busy", store)
+    for snapshot, disk in ((NoSnapshot(), quiet), (Reflink(), quiet), (FsFreeze(), busy)):
+        told: list[bytes] = []
+
+        def at_instant(disk: Path = disk, told: list[bytes] = told) -> None:
+            told.append(disk.read_bytes())
+
+        taken = snapshot.take({"system": disk}, at_instant=at_instant)
+        (point / snapshot.kind).write_bytes(b"later")
+        os.sync()
+        shown = run("sha256sum", taken.path("system")).split()[0]
+        assert [hashlib.sha256(seen).hexdigest() for seen in told] == [shown], snapshot.kind
+        assert hashlib.sha256(content(taken.source("system"))).hexdigest() == shown
+        with pytest.raises(KeyError):
+            taken.path("other")
+        taken.release()
+
+
+def test_the_instant_lies_within_the_freeze(mounted: Mount) -> None:
+    point = mounted("ext4", "disk")
+    device = Path(run("findmnt", "-n", "-o", "SOURCE", point))
+    with Writer(point / "file") as writer:
+        assert writer.done.wait(SOON)
+    writers = [Writer(point / "file")]
+
+    def at_instant() -> None:
+        writers[0].__enter__()
+        assert not writers[0].done.wait(0.3), "something is written though the instant has come"
+
+    FsFreeze().take({"system": device}, at_instant=at_instant).release()
+    assert writers[0].done.wait(SOON)
+    writers[0].__exit__()

@@ -1,0 +1,275 @@
+"""Who follows which disk, and what of it is believed.
+
+Generations of writes (see `provider`) are closed by the cuts of all runs of an agent, and kept until the base of no
+replica needs them. What may have changed since a base is all that was written in the generations after the one at
+which the base was cut. So an aborted point costs nothing: its generation is simply one more of those that the next
+point covers. Whatever speaks against the tracking demotes the disk to a hash scan for this run, with the reason.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from bootpoint_common.errors import BootpointError
+from bootpoint_common.message import Base
+from bootpoint_producer.state import AgentState
+
+from .base import Tracker
+from .changed import ChangedTracker
+from .generation import GenerationStore, Mark, doubt
+from .grains import Grains
+from .hash import HashTracker
+from .provider import Armed, Provider
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerChoice:
+    """How changes of a disk are found, and why so.
+
+    Attributes:
+        name: ``ebpf``, ``thin`` or ``hash``.
+        reason: In words.
+    """
+
+    name: str
+    reason: str
+
+
+@dataclass(slots=True)
+class _Followed:
+    """A disk in a cut: `closed` is the generation that the instant closed, None until then."""
+
+    path: Path
+    provider: Provider
+    armed: Armed | None = None
+    closed: int | None = None
+    failure: str | None = None
+
+
+class TrackerKeeper:
+    """The trackers of an agent; may be used by several threads.
+
+    Args:
+        state: The agent's directory, where points have their marks and generations are stored.
+        providers: Who can follow disks, best first; what none of them can is scanned by hash.
+    """
+
+    def __init__(self, state: AgentState, providers: Sequence[Provider] = ()) -> None:
+        self._state = state
+        self._providers = tuple(providers)
+        self._store = GenerationStore(state.directory / "trackers")
+        # Never held while something is written: whoever waits for it may have file systems frozen.
+        self._lock = threading.Lock()
+        self._cuts: set[Cut] = set()
+
+    def choose(self, path: Path) -> TrackerChoice:
+        """Say how changes of a disk will be found; quick, and changes nothing.
+
+        Args:
+            path: The disk's device or file.
+        """
+        provider, reasons = self._provider(path)
+        if provider is not None:
+            return TrackerChoice(provider.name, "; ".join([*reasons, "writes are followed"]))
+        return TrackerChoice(HashTracker.name, "; ".join(reasons) or "nothing here follows writes")
+
+    def cut(self, paths: Mapping[str, Path]) -> Cut:
+        """Prepare the end of a generation for a run; the snapshot calls the cut's `Cut.instant`.
+
+        Args:
+            paths: The disk of each slot.
+
+        Returns:
+            The cut; the caller closes it.
+        """
+        followed: dict[str, _Followed] = {}
+        for slot, path in paths.items():
+            provider, _ = self._provider(path)
+            if provider is not None:
+                followed[slot] = self._armed(path, provider)
+        cut = Cut(self, followed)
+        with self._lock:
+            self._cuts.add(cut)
+        return cut
+
+    def sweep(self) -> None:
+        """Drop the generations that no base, no candidate and no cut of a run needs."""
+        with self._lock:
+            marks = [mark for cut in self._cuts for mark in cut.marks()]
+        marks += self._state.marks()
+        needed: dict[str, int] = {}
+        for mark in marks:
+            needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
+        self._store.sweep(needed)
+
+    # --- for cuts
+
+    def tracker_since(self, mark: Mark | None, disk: _Followed) -> tuple[Tracker, str | None]:
+        """Return what knows the changes since a point, or the hash tracker and why it has to be that one."""
+        if disk.armed is None or disk.closed is None:
+            return HashTracker(), "tracker_lost"
+        reason = doubt(mark, disk.provider.name, disk.armed)
+        if reason is not None or mark is None:
+            return HashTracker(), reason
+        found = self._store.union(mark.tracker, mark.sequence, disk.closed)
+        if isinstance(found, str):
+            return HashTracker(), found
+        return ChangedTracker(name=disk.provider.name, written=found), None
+
+    def mark_of(self, replica_id: UUID, base: Base, slot: str) -> Mark | None:
+        """Return where in the generations a held point stands."""
+        return self._state.mark(replica_id, base.point_id, slot)
+
+    def instant(self, disk: _Followed) -> None:
+        """Close a disk's generation; the disk's file systems may be frozen."""
+        try:
+            with self._lock:
+                disk.closed = disk.provider.instant(disk.path)
+        except (BootpointError, OSError) as failure:
+            disk.failure = str(failure)
+
+    def collect(self, disk: _Followed) -> None:
+        """Store what a disk's provider has closed."""
+        if disk.armed is None or disk.closed is None:
+            return
+        try:
+            with self._lock:
+                generations = disk.provider.collect(disk.path)
+            for generation in generations:
+                self._store.put(disk.armed.tracker, generation)
+            if generations:
+                with self._lock:
+                    disk.provider.let_go(disk.path, generations[-1].sequence)
+        except (BootpointError, OSError) as failure:
+            disk.failure, disk.closed = str(failure), None
+
+    def written_since(self, disk: _Followed) -> Grains | None:
+        """Return what was written after a cut, as far as is known; None where that can't be said."""
+        if disk.armed is None or disk.closed is None:
+            return None
+        try:
+            with self._lock:
+                closed = disk.provider.collect(disk.path)
+                written = disk.provider.written_since(disk.path)
+        except (BootpointError, OSError):
+            return None
+        for generation in closed:
+            if generation.sequence > disk.closed and written is not None:
+                written = written.union(generation.grains)
+        return written
+
+    def close(self, cut: Cut) -> None:
+        """Forget a cut."""
+        with self._lock:
+            known = cut in self._cuts
+            self._cuts.discard(cut)
+        if known:
+            self.sweep()
+
+    def _provider(self, path: Path) -> tuple[Provider | None, list[str]]:
+        """Return the first one that can follow a disk, and why those before it can't."""
+        reasons: list[str] = []
+        for provider in self._providers:
+            why_not = provider.why_not(path)
+            if why_not is None:
+                return provider, reasons
+            reasons.append(f"{provider.name}: {why_not}")
+        return None, reasons
+
+    def _armed(self, path: Path, provider: Provider) -> _Followed:
+        disk = _Followed(path, provider)
+        try:
+            with self._lock:
+                disk.armed = provider.arm(path)
+        except (BootpointError, OSError) as failure:
+            disk.failure = str(failure)
+        return disk
+
+
+class Cut:
+    """The disks of one run between two generations; used by the run's thread.
+
+    Args:
+        keeper: Whose.
+        disks: What is followed, by slot.
+    """
+
+    def __init__(self, keeper: TrackerKeeper, disks: Mapping[str, _Followed]) -> None:
+        self._keeper = keeper
+        self._disks = dict(disks)
+        self._settled = True
+
+    def instant(self) -> None:
+        """Be called by the snapshot at its instant; writes nothing, and never raises for what a tracker can meet."""
+        for disk in self._disks.values():
+            if disk.armed is not None:
+                self._keeper.instant(disk)
+
+    def taken(self, *, settled: bool) -> None:
+        """Note that the snapshot stands and everything is thawed: what the instant closed is stored.
+
+        Args:
+            settled: Whether everything that was on its way to the disks at the instant is in what is read. Else the
+                generation that the instant closed counts for the next run as well.
+        """
+        self._settled = settled
+        for slot, disk in self._disks.items():
+            self._keeper.collect(disk)
+            if disk.closed is None:
+                cause = disk.failure or "the snapshot named no instant"
+                _log.warning("writes can't be followed", extra={"slot": slot, "disk": str(disk.path), "cause": cause})
+
+    def tracker(self, replica_id: UUID, slot: str, base: Base | None) -> tuple[Tracker, str | None]:
+        """Return what finds a disk's changes since a base.
+
+        Args:
+            replica_id: Whose base.
+            slot: The disk.
+            base: What is held of the base; None where there is none.
+
+        Returns:
+            The tracker; and why it is the hash tracker though the disk is followed, else None.
+        """
+        disk = self._disks.get(slot)
+        if disk is None or base is None:
+            return HashTracker(), None
+        tracker, reason = self._keeper.tracker_since(self._keeper.mark_of(replica_id, base, slot), disk)
+        if reason is not None:
+            _log.warning(
+                "the disk is scanned whole", extra={"slot": slot, "tracker": disk.provider.name, "reason": reason}
+            )
+        return tracker, reason
+
+    def mark(self, slot: str) -> Mark | None:
+        """Return where a point of this run stands in a disk's generations; None where nothing is known of that."""
+        disk = self._disks.get(slot)
+        if disk is None or disk.armed is None or disk.closed is None:
+            return None
+        return Mark(
+            provider=disk.provider.name,
+            tracker=disk.armed.tracker,
+            sequence=disk.closed if self._settled else disk.closed - 1,
+            boot=disk.armed.boot,
+            identity=disk.armed.identity,
+            size_bytes=disk.armed.size_bytes,
+        )
+
+    def marks(self) -> list[Mark]:
+        """Return where the points of this run will stand."""
+        return [mark for slot in self._disks if (mark := self.mark(slot)) is not None]
+
+    def written_since(self, slot: str) -> Grains | None:
+        """Return what was written to a disk since the instant; None where that can't be said."""
+        disk = self._disks.get(slot)
+        return None if disk is None else self._keeper.written_since(disk)
+
+    def close(self) -> None:
+        """Say that the run is over, its points committed or aborted; may be called twice."""
+        self._keeper.close(self)
