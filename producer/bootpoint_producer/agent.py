@@ -101,7 +101,7 @@ class Agent:
         """Check what is held, clean up after a dead agent, and start the threads."""
         for dropped in self._state.check():
             _log.warning("block map dropped: its digests don't match", extra={"map": dropped})
-        remove_leftovers(self._files)
+        remove_leftovers(self._files, self._link.identity.name)
         self._sender.start()
         for thread in self._threads:
             thread.start()
@@ -280,8 +280,8 @@ class Agent:
         return diskmap.resolve(disk_id, self._files)
 
     def _choose(self, paths: dict[str, Path]) -> Snapshot:
-        choice = choose(paths, str(self._config.snapshot))
-        _log.info("snapshot chosen", extra={"kind": choice.snapshot.kind, "reason": choice.reason})
+        choice = choose(paths, str(self._config.snapshot), owner=self._link.identity.name)
+        _log.info("snapshot chosen", extra={"kinds": choice.kinds, "reasons": choice.reasons})
         return choice.snapshot
 
 

@@ -22,7 +22,6 @@ from bootpoint_common.job import Script
 from .publication import Publication, Tools
 from .script import Stage, run_script
 from .snapshots import Consistency, SnapshotSet
-from .snapshots.none import is_settled
 from .trackers.keeper import Cut
 
 _log = logging.getLogger(__name__)
@@ -139,7 +138,7 @@ class Run:
         snapshot = self._tools.choose(paths)
         cut = self._cut = self._tools.trackers.cut(paths)
         taken = self._snapshot = snapshot.take(paths, at_instant=cut.instant)
-        cut.taken(settled=is_settled(taken))
+        cut.taken(settled=taken.settled)
         self._script(Stage.AFTER_SNAPSHOT, taken.consistency)
         self._demand(taken.consistency, taken.reason)
         return taken, cut
