@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -138,7 +139,7 @@ class Run:
         snapshot = self._tools.choose(paths)
         cut = self._cut = self._tools.trackers.cut(paths)
         taken = self._snapshot = snapshot.take(paths, at_instant=cut.instant)
-        cut.taken(settled=taken.settled)
+        cut.taken(settled=taken.settled, pictures={slot: Path(taken.path(slot)) for slot in paths})
         self._script(Stage.AFTER_SNAPSHOT, taken.consistency)
         self._demand(taken.consistency, taken.reason)
         return taken, cut
