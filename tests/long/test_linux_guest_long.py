@@ -44,3 +44,10 @@ def test_what_goes_wrong_in_a_thin_pool_costs_a_hash_scan_and_no_change(tmp_path
     with linux_guest(tmp_path, disks={"vdb": 256 * MiB}) as guest:
         for part in ("make_pool", "begin", "killed", "held_by_others", "lost", "grown", "unneeded", "begin", "full"):
             guest.run(f"from tests.guest import thin_tracker\nthin_tracker.{part}()", timeout=PART).check()
+
+
+def test_volumes_and_arrays_are_read_while_somebody_writes_and_nothing_is_missed(tmp_path: Path) -> None:
+    disks = dict.fromkeys(("vdb", "vdc", "vdd", "vde", "vdf", "vdg"), 160 * MiB)
+    with linux_guest(tmp_path, disks={**disks, "sda": 32 * MiB}) as guest:
+        for part in ("make", "by_ebpf", "by_thin", "overflow", "vanish"):
+            guest.run(f"from tests.guest import stack\nstack.{part}()", timeout=PART).check()
