@@ -21,6 +21,7 @@ from bootpoint_producer.snapshots.reflink import can_clone, remove_leftovers
 from bootpoint_producer.snapshots.usage import usage
 from bootpoint_producer.sources import Source
 from tests.integration.source.loop import Attach, Mount, run
+from tests.service import zfs_fake
 
 #: Seconds within which something that isn't held back has happened, on a busy machine.
 SOON = 20.0
@@ -207,6 +208,26 @@ def test_the_watchdog_thaws_and_the_run_is_told(mounted: Mount) -> None:
     assert caught.value.code == Code.FREEZE_TIMEOUT
 
 
+def test_a_freeze_that_hangs_is_given_up_and_thawed_when_it_gets_through(mounted: Mount) -> None:
+    lower = mounted("ext4", "lower")
+    other, upper = mounted("ext4", "other"), mounted("ext4", "upper", lower, "64M")
+    run("fsfreeze", "--freeze", lower)
+    try:
+        (upper / "dirty").write_bytes(os.urandom(MiB))  # its flush waits for the lower one, and nothing can end that
+        with (
+            pytest.raises(BootpointError, match=f"{upper} could not be frozen within 0.5 s") as caught,
+            Freeze(mounts=[str(upper), str(other)], timeout=0.5),
+        ):
+            pass
+        assert caught.value.code == Code.FREEZE_TIMEOUT
+        with Writer(other / "file") as writer:
+            assert writer.done.wait(SOON), "what was frozen before it is thawed at once"
+    finally:
+        run("fsfreeze", "--unfreeze", lower)
+    with Writer(upper / "file") as writer:
+        assert writer.done.wait(SOON), "it stays frozen"
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_stopped_agent_leaves_nothing_frozen(mounted: Mount, how: signal.Signals) -> None:
     point = mounted("ext4", "one")
@@ -314,3 +335,35 @@ def test_the_instant_lies_within_the_freeze(mounted: Mount) -> None:
     choose({"system": device}).snapshot.take({"system": device}, at_instant=at_instant).release()
     assert writers[0].done.wait(SOON)
     writers[0].__exit__()
+
+
+# -- ZFS ---------------------------------------------------------------------------------------------------
+
+
+def test_a_volume_of_zfs_is_read_through_a_clone(
+    mounted: Mount, attach: Attach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = mounted("xfs", "store")
+    zfs_fake.install(monkeypatch, tmp_path, store)
+    image = tmp_path / "volume.img"
+    image.write_bytes(os.urandom(4 * MiB))
+    before = image.read_bytes()
+    volume = zfs_fake.add_volume(tmp_path, "vol", attach(image))
+    (store / "other.img").write_bytes(before)
+    disks = {"system": volume, "data": store / "other.img"}
+    choice = choose(disks, owner="erp-db")
+    assert choice.reasons == {"system": "it is a volume of ZFS", "data": "it is a file on ZFS"}
+    taken = choice.snapshot.take(disks)
+    with volume.open("r+b") as file:
+        file.write(b"later")
+    (store / "other.img").write_bytes(b"later" * 4096)
+    assert (taken.kind, taken.consistency) == ("zfs", Consistency.FS)
+    assert [content(taken.source(slot)) for slot in disks] == [before, before]
+    run("zfs", "destroy", taken.path("system").removeprefix(f"{tmp_path}/zfs/dev/"))
+    for name in run("zfs", "list", "-H", "-o", "name", "-t", "snapshot").splitlines():
+        run("zfs", "destroy", name)
+    with pytest.raises(BootpointError) as caught:
+        taken.confirm()
+    assert caught.value.code == Code.SNAPSHOT_LOST
+    taken.release()
+    assert run("zfs", "list", "-H", "-o", "name", "-t", "snapshot,volume") == "tank/vol"
