@@ -1,12 +1,12 @@
 """Running Python of ours as root inside a Linux guest that has what the test machine's kernel lacks.
 
 The guest is a Debian 12 with its own kernel (6.1), run by TCG: device mapper, md, LVM, thin pools, xfs, btrfs and BPF
-are real in it. Two disks are read-only for everybody: the tree of Debian's packages, made once and kept in the cache,
-and the checkout (``common``, ``producer``, ``tests`` and the Python packages that they need), made anew at each start::
+are real in it. Three of its disks are made here: the trees of Debian's and of Python's packages, once and kept in the
+cache, and the checkout (``common``, ``producer`` and ``tests`` as they are), at each start::
 
     vda    the tree; what the guest writes to it is gone with the guest
     vdb..  virtio disks of the test, sda.. SCSI disks (these can be pulled out: echo 1 >/sys/block/sda/device/delete)
-    last   the checkout, at /checkout
+    last   the checkout, at /checkout, and the Python packages that it needs, at /packages
 
     ttyS0                     the kernel's console: kept in a log, shown when something goes wrong
     virtio port "control"     a line "LENGTH SECONDS" and a script; comes back: "exit CODE"
@@ -30,7 +30,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.service.linux_tree import linux_tree, make_checkout, make_initramfs
+from tests.service.linux_tree import linux_tree, make_checkout, make_initramfs, packages_disk
 from tests.service.process import Server
 
 #: Memory of the guest, in MiB.
@@ -89,6 +89,15 @@ class LinuxGuest:
     def console(self) -> str:
         """What the kernel printed so far."""
         return self._console.read_text(errors="replace") if self._console.exists() else ""
+
+    @property
+    def pid(self) -> int:
+        """The pid of its qemu."""
+        return self._server.pid
+
+    def freeze(self) -> None:
+        """Stop it in its tracks."""
+        self._server.freeze()
 
     def run(self, script: str, *, timeout: float = SCRIPT) -> Result:
         """Run a Python script as root, with the checkout's packages importable and ``/tmp`` as its directory.
@@ -194,7 +203,7 @@ def _command(directory: Path, tree: Path, files: Mapping[str, Path]) -> list[str
     command += ["-chardev", f"file,id=output,path={directory}/output"]
     command += ["-device", "virtserialport,chardev=output,name=output"]
     command += ["-device", "virtio-scsi-pci,id=scsi"]
-    drives = {"tree": tree, **files, "checkout": directory / "checkout.ext4"}
+    drives = {"tree": tree, **files, "checkout": directory / "checkout.ext4", "packages": packages_disk()}
     for name, path in drives.items():
         kept = "off" if name in files else "on"
         command += ["-drive", f"file={path},format=raw,if=none,id={name},cache=unsafe,snapshot={kept}"]

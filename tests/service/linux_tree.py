@@ -10,6 +10,7 @@ import py_compile
 import re
 import shutil
 import sys
+from collections.abc import Collection
 from importlib.metadata import distribution, requires
 from pathlib import Path
 
@@ -46,9 +47,9 @@ exec busybox switch_root /root /bin/sh /run/guest
 #: What the guest does: a machine's usual mounts and udev, then one script after the other.
 _GUEST = """\
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWRITEBYTECODE=1
-export PYTHONPATH=/checkout/common:/checkout/producer:/checkout:/checkout/packages
+export PYTHONPATH=/checkout/common:/checkout/producer:/checkout:/packages
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
-mkdir -p /dev/pts /dev/shm /checkout /run/lock
+mkdir -p /dev/pts /dev/shm /checkout /packages /run/lock
 mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs tmp /tmp
 mount -t bpf bpf /sys/fs/bpf; mount -t tracefs tracefs /sys/kernel/tracing
 ln -s /proc/self/fd /dev/fd
@@ -57,7 +58,10 @@ modprobe -a dm_mod dm_snapshot dm_thin_pool loop
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add; udevadm settle
 for disk in /sys/block/vd*; do
-  [ "$(cat $disk/serial)" != checkout ] || mount -o ro /dev/${disk##*/} /checkout
+  case $(cat $disk/serial) in
+    checkout) mount -o ro /dev/${disk##*/} /checkout ;;
+    packages) mount -o ro /dev/${disk##*/} /packages ;;
+  esac
 done
 for port in /sys/class/virtio-ports/*; do
   case $(cat $port/name) in
@@ -99,12 +103,8 @@ def _make_tree(disk: Path) -> None:
     (unfinished / "checkout").mkdir()
     for initrd in (unfinished / "boot").glob("initrd*"):
         initrd.unlink()
-    file = disk.with_suffix(".image")
-    with file.open("wb") as image:
-        image.truncate(_size(unfinished) * 13 // 10 + 128 * MiB)
-    run_tool(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(unfinished), str(file)])
     unfinished.rename(tree)
-    file.rename(disk)
+    _make_disk(tree, disk, 128 * MiB)
 
 
 def _size(tree: Path) -> int:
@@ -112,7 +112,7 @@ def _size(tree: Path) -> int:
 
 
 def make_checkout(disk: Path) -> None:
-    """Make the disk of the checkout: its packages as they are now, compiled, and those that they need.
+    """Make the disk of the checkout: its packages as they are now, compiled.
 
     Args:
         disk: Where.
@@ -123,24 +123,30 @@ def make_checkout(disk: Path) -> None:
     ignored = shutil.ignore_patterns("__pycache__", "mutants", "*.sh")
     for name in ("common", "producer", "tests"):
         shutil.copytree(root / name, tree / name, ignore=ignored)
-    _compile(tree)
-    shutil.copytree(_packages(), tree / "packages")
-    with disk.open("wb") as image:
-        image.truncate(_size(tree) * 13 // 10 + 16 * MiB)
-    run_tool(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(tree), str(disk)])
+    _compile(tree, "/checkout")
+    _make_disk(tree, disk, 8 * MiB)
     shutil.rmtree(tree)
 
 
-def _compile(tree: Path) -> None:
+def _make_disk(tree: Path, disk: Path, room: int) -> None:
+    """Make an ext4 disk of a tree; it is there when it is complete."""
+    unfinished = disk.with_suffix(".image")
+    with unfinished.open("wb") as image:
+        image.truncate(_size(tree) * 13 // 10 + room)
+    run_tool(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", str(tree), str(unfinished)])
+    unfinished.rename(disk)
+
+
+def _compile(tree: Path, place: str) -> None:
     # A guest without a way to keep bytecode would compile everything at each import: tens of seconds.
     compileall.compile_dir(
-        tree, quiet=1, stripdir=str(tree), prependdir="/checkout",
+        tree, quiet=1, stripdir=str(tree), prependdir=place,
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
     )  # fmt: skip
 
 
-def _packages() -> Path:
-    """Return the Python packages that bootpoint needs, those of this interpreter, compiled; kept in the cache."""
+def packages_disk() -> Path:
+    """Return the disk of the Python packages that bootpoint needs: those of this interpreter, compiled; cached."""
     wanted, closed = {"bootpoint"}, dict[str, str]()
     while wanted:
         name = wanted.pop()
@@ -148,21 +154,27 @@ def _packages() -> Path:
         plain = (line for line in requires(name) or () if "extra ==" not in line and "python_version <" not in line)
         wanted |= {re.split(r"[^\w.-]", line)[0].lower() for line in plain} - closed.keys()
     recipe = hashlib.sha256(json.dumps([sys.version, closed], sort_keys=True).encode()).hexdigest()[:12]
-    tree = cache_directory() / f"guest-python-{recipe}"
-    with (cache_directory() / "guest-linux.lock").open("w") as lock:
+    disk = cache_directory() / f"guest-python-{recipe}.ext4"
+    disk.parent.mkdir(parents=True, exist_ok=True)
+    with (disk.parent / "guest-linux.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not tree.exists():
-            unfinished = tree.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            for name in closed.keys() - {"bootpoint"}:
-                for file in distribution(name).files or ():
-                    if ".." not in file.parts and "__pycache__" not in file.parts:
-                        target = unfinished / file
-                        target.parent.mkdir(parents=True, exist_ok=True)
-                        shutil.copy(str(file.locate()), target)
-            _compile(unfinished)
-            unfinished.rename(tree)
-    return tree
+        if not disk.exists():
+            _make_packages(disk, closed.keys() - {"bootpoint"})
+    return disk
+
+
+def _make_packages(disk: Path, names: Collection[str]) -> None:
+    tree = disk.with_suffix(".unfinished")
+    shutil.rmtree(tree, ignore_errors=True)
+    for name in names:
+        for file in distribution(name).files or ():
+            if ".." not in file.parts and "__pycache__" not in file.parts:
+                target = tree / file
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(str(file.locate()), target)
+    _compile(tree, "/packages")
+    _make_disk(tree, disk, 8 * MiB)
+    shutil.rmtree(tree)
 
 
 def make_initramfs(path: Path, tree: Path) -> None:

@@ -205,7 +205,8 @@ class PictureHold:
         use = device_usage(area.device)
         physical = self._survey.disks.get(area.device)
         if physical is not None:
-            self._physical(area, physical)
+            own = set(use.others) - self._physical(area, physical)
+            self._found.reasons += [f"{name_of(area.device)} is {words}" for words in sorted(own)]
         elif use.mounts or use.others:
             self._quiet(area, use)
         return use.others
@@ -222,28 +223,29 @@ class PictureHold:
         self._found.flushed += use.mounts
         self._found.watched[area.device] = points
 
-    def _physical(self, area: Area, physical: Disk) -> None:
+    def _physical(self, area: Area, physical: Disk) -> set[str]:
+        """Plan a physical volume; returns the users of the volumes on it that a freeze doesn't hold."""
         found = self._found
         found.kept.append((area.offset, physical.start))
         tail = area.length - physical.end
         if 0 < tail <= _TAIL_MOST:
             found.kept.append((area.offset + physical.end, tail))
         found.free += [(area.offset + start, length) for start, length in physical.free]
-        for device in above(area.device):
-            self._holder(area, device)
+        return {words for device in above(area.device) for words in self._holder(area, device)}
 
-    def _holder(self, area: Area, device: int) -> None:
-        """Plan what a device that stands on the area has of it."""
+    def _holder(self, area: Area, device: int) -> tuple[str, ...]:
+        """Plan what a device that stands on the area has of it; returns its users that a freeze doesn't hold."""
         volume = self._volume(device)
         use = device_usage(volume.device) if volume.device is not None else Usage()
         if not use.mounts and not use.others:
             if not use.swaps and volume.device is not None:
                 self._found.watched[volume.device] = volume.full_name
-            return
+            return ()
         self._found.reasons += [f"{volume.full_name} is {words}" for words in use.others]
         snapshot = self._survey.snapshot(volume)
         for line in table(device):
             self._found.stretches += _stretches(area, line, snapshot)
+        return use.others
 
     def _volume(self, device: int) -> Volume:
         key, _, layer = mapper_id(device).removeprefix("LVM-").partition("-")
