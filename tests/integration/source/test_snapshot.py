@@ -337,6 +337,54 @@ def test_the_instant_lies_within_the_freeze(mounted: Mount) -> None:
     writers[0].__exit__()
 
 
+# -- disks of several kinds --------------------------------------------------------------------------------
+
+
+def test_a_run_of_several_kinds_has_one_instant_and_the_name_of_the_weakest(
+    mounted: Mount, attach: Attach, tmp_path: Path
+) -> None:
+    image = tmp_path / "device.img"
+    image.write_bytes(bytes(4 * MiB))
+    disks = {"system": mounted("xfs", "one") / "a.img", "data": mounted("btrfs", "two") / "b.img"}
+    for path in disks.values():
+        path.write_bytes(b"before" * 4096)
+    choice = choose({**disks, "quiet": attach(image)}, owner="erp-db")
+    assert choice.kinds == {"system": "reflink", "data": "btrfs", "quiet": "none"}
+    assert choice.reasons == {
+        "system": "it is a file on storage that copies by reference",
+        "data": "it is a file on btrfs",
+        "quiet": "nobody uses it",
+    }
+    taken = choice.snapshot.take({**disks, "quiet": attach(image)})
+    for path in disks.values():
+        path.write_bytes(b"later.")
+    assert (taken.kind, taken.consistency, taken.confirm()) == ("none", Consistency.FS, Consistency.FS)
+    assert {content(taken.source(slot)) for slot in disks} == {b"before" * 4096}
+    taken.release()
+    for path in disks.values():
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_is_not_copied_on_storage_that_is_frozen_with_it(mounted: Mount) -> None:
+    store = mounted("xfs", "store")
+    (store / "disk.img").write_bytes(bytes(MiB))
+    disks = {"system": Path(run("findmnt", "-n", "-o", "SOURCE", store)), "data": store / "disk.img"}
+    choice = choose(disks)
+    assert choice.kinds == {"system": "fsfreeze", "data": "none"}
+    taken = choice.snapshot.take(disks)
+    assert taken.consistency == Consistency.CRASH
+    with pytest.raises(BootpointError, match="is frozen with the others"):
+        choose(dict(reversed(disks.items())), "reflink")
+    taken.release()
+
+
+def test_a_kind_that_is_unknown_or_impossible_is_refused_by_name(disk: Path) -> None:
+    for kind, words in (("vss", "no snapshot of the kind 'vss'"), ("lvm-thin", "of the kind lvm-thin")):
+        with pytest.raises(BootpointError, match=words) as caught:
+            choose({"system": disk}, kind)
+        assert caught.value.code == Code.SNAPSHOT_FAILED
+
+
 # -- ZFS ---------------------------------------------------------------------------------------------------
 
 
