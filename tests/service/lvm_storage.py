@@ -48,3 +48,21 @@ def volumes(group: str, kind: str, fs: Mapping[str, str]) -> Storage:
         disks[slot] = Path("/dev") / group / f"lv-{slot}"
         files[slot] = mount(str(disks[slot]), f"{group}-{slot}", each)
     return Storage(kind, disks, files, listing)
+
+
+def whole_disks(first: str, second: str) -> Storage:
+    """Make two disks of one group: the first with an ESP, a /boot and a physical volume, the second without a table.
+
+    Beside the volumes of the disks' files there are a striped one over both, one that is swapped to, and an unused one.
+    """
+    run(f"sgdisk -n1:0:+10M -t1:ef00 -n2:0:+16M -n3:0:0 -t3:8e00 {first}; udevadm settle")
+    run(f"pvcreate -q {first}3; pvcreate -q --pvmetadatacopies 2 {second}; vgcreate -q whole {first}3 {second}")
+    run(f"lvcreate -y -q -L 48m -n ro-ot whole {first}3; lvcreate -y -q -L 48m -n home whole {second}")
+    run("lvcreate -y -q -L 40m -i 2 -n striped whole; lvcreate -y -q -L 12m -n swap whole")
+    run("lvcreate -y -q -L 8m -n unused whole; mkswap -q /dev/whole/swap; swapon /dev/whole/swap")
+    run(f"mkfs.vfat {first}1; mkdir /tmp/esp; mount {first}1 /tmp/esp; echo efi >/tmp/esp/efi")
+    mount(f"{first}2", "boot")
+    run("echo kernel >/tmp/boot/kernel")
+    mount("/dev/whole/striped", "striped")
+    files = {"system": mount("/dev/whole/ro-ot", "root"), "data": mount("/dev/whole/home", "home")}
+    return Storage("lvm", {"system": Path(first), "data": Path(second)}, files, listing)

@@ -76,6 +76,7 @@ class Freeze:
         self._watchdog: subprocess.Popen[bytes] | None = None
         self._lock = threading.Lock()
         self._hung = False
+        self._at = 0
         self._failure: BaseException | None = None
 
     def __enter__(self) -> Self:
@@ -173,7 +174,7 @@ class Freeze:
             self._hung = thread.is_alive()
         if self._hung:
             # The thread thaws as soon as it can, and until then the watchdog keeps trying.
-            where = self._name(self._mounts[min(len(self._frozen), len(self._mounts) - 1)])
+            where = self._name(self._mounts[self._at])
             text = f"{where} could not be frozen within {self._timeout:g} s"
             raise error(Code.FREEZE_TIMEOUT, text, value=where)
         if self._failure is not None:
@@ -184,6 +185,7 @@ class Freeze:
             for index, mount in enumerate(self._mounts):
                 if self._hung:
                     break
+                self._at = index
                 self._freeze(index, mount)
         except (BootpointError, OSError) as failure:
             self._failure = failure

@@ -21,6 +21,7 @@ from bootpoint_producer.snapshots.reflink import can_clone, remove_leftovers
 from bootpoint_producer.snapshots.usage import usage
 from bootpoint_producer.sources import Source
 from tests.integration.source.loop import Attach, Mount, run
+from tests.service import zfs_fake
 
 #: Seconds within which something that isn't held back has happened, on a busy machine.
 SOON = 20.0
@@ -207,6 +208,26 @@ def test_the_watchdog_thaws_and_the_run_is_told(mounted: Mount) -> None:
     assert caught.value.code == Code.FREEZE_TIMEOUT
 
 
+def test_a_freeze_that_hangs_is_given_up_and_thawed_when_it_gets_through(mounted: Mount) -> None:
+    lower = mounted("ext4", "lower")
+    other, upper = mounted("ext4", "other"), mounted("ext4", "upper", lower, "64M")
+    run("fsfreeze", "--freeze", lower)
+    try:
+        (upper / "dirty").write_bytes(os.urandom(MiB))  # its flush waits for the lower one, and nothing can end that
+        with (
+            pytest.raises(BootpointError, match=f"{upper} could not be frozen within 0.5 s") as caught,
+            Freeze(mounts=[str(upper), str(other)], timeout=0.5),
+        ):
+            pass
+        assert caught.value.code == Code.FREEZE_TIMEOUT
+        with Writer(other / "file") as writer:
+            assert writer.done.wait(SOON), "what was frozen before it is thawed at once"
+    finally:
+        run("fsfreeze", "--unfreeze", lower)
+    with Writer(upper / "file") as writer:
+        assert writer.done.wait(SOON), "it stays frozen"
+
+
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_dead_or_stopped_agent_leaves_nothing_frozen(mounted: Mount, how: signal.Signals) -> None:
     point = mounted("ext4", "one")
@@ -314,3 +335,83 @@ def test_the_instant_lies_within_the_freeze(mounted: Mount) -> None:
     choose({"system": device}).snapshot.take({"system": device}, at_instant=at_instant).release()
     assert writers[0].done.wait(SOON)
     writers[0].__exit__()
+
+
+# -- disks of several kinds --------------------------------------------------------------------------------
+
+
+def test_a_run_of_several_kinds_has_one_instant_and_the_name_of_the_weakest(
+    mounted: Mount, attach: Attach, tmp_path: Path
+) -> None:
+    image = tmp_path / "device.img"
+    image.write_bytes(bytes(4 * MiB))
+    disks = {"system": mounted("xfs", "one") / "a.img", "data": mounted("btrfs", "two") / "b.img"}
+    for path in disks.values():
+        path.write_bytes(b"before" * 4096)
+    choice = choose({**disks, "quiet": attach(image)}, owner="erp-db")
+    assert choice.kinds == {"system": "reflink", "data": "btrfs", "quiet": "none"}
+    assert choice.reasons == {
+        "system": "it is a file on storage that copies by reference",
+        "data": "it is a file on btrfs",
+        "quiet": "nobody uses it",
+    }
+    taken = choice.snapshot.take({**disks, "quiet": attach(image)})
+    for path in disks.values():
+        path.write_bytes(b"later.")
+    assert (taken.kind, taken.consistency, taken.confirm()) == ("none", Consistency.FS, Consistency.FS)
+    assert {content(taken.source(slot)) for slot in disks} == {b"before" * 4096}
+    taken.release()
+    for path in disks.values():
+        assert [each.name for each in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_is_not_copied_on_storage_that_is_frozen_with_it(mounted: Mount) -> None:
+    store = mounted("xfs", "store")
+    (store / "disk.img").write_bytes(bytes(MiB))
+    disks = {"system": Path(run("findmnt", "-n", "-o", "SOURCE", store)), "data": store / "disk.img"}
+    choice = choose(disks)
+    assert choice.kinds == {"system": "fsfreeze", "data": "none"}
+    taken = choice.snapshot.take(disks)
+    assert taken.consistency == Consistency.CRASH
+    with pytest.raises(BootpointError, match="is frozen with the others"):
+        choose(dict(reversed(disks.items())), "reflink")
+    taken.release()
+
+
+def test_a_kind_that_is_unknown_or_impossible_is_refused_by_name(disk: Path) -> None:
+    for kind, words in (("vss", "no snapshot of the kind 'vss'"), ("lvm-thin", "of the kind lvm-thin")):
+        with pytest.raises(BootpointError, match=words) as caught:
+            choose({"system": disk}, kind)
+        assert caught.value.code == Code.SNAPSHOT_FAILED
+
+
+# -- ZFS ---------------------------------------------------------------------------------------------------
+
+
+def test_a_volume_of_zfs_is_read_through_a_clone(
+    mounted: Mount, attach: Attach, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = mounted("xfs", "store")
+    zfs_fake.install(monkeypatch, tmp_path, store)
+    image = tmp_path / "volume.img"
+    image.write_bytes(os.urandom(4 * MiB))
+    before = image.read_bytes()
+    volume = zfs_fake.add_volume(tmp_path, "vol", attach(image))
+    (store / "other.img").write_bytes(before)
+    disks = {"system": volume, "data": store / "other.img"}
+    choice = choose(disks, owner="erp-db")
+    assert choice.reasons == {"system": "it is a volume of ZFS", "data": "it is a file on ZFS"}
+    taken = choice.snapshot.take(disks)
+    with volume.open("r+b") as file:
+        file.write(b"later")
+    (store / "other.img").write_bytes(b"later" * 4096)
+    assert (taken.kind, taken.consistency) == ("zfs", Consistency.FS)
+    assert [content(taken.source(slot)) for slot in disks] == [before, before]
+    run("zfs", "destroy", taken.path("system").removeprefix(f"{tmp_path}/zfs/dev/"))
+    for name in run("zfs", "list", "-H", "-o", "name", "-t", "snapshot").splitlines():
+        run("zfs", "destroy", name)
+    with pytest.raises(BootpointError) as caught:
+        taken.confirm()
+    assert caught.value.code == Code.SNAPSHOT_LOST
+    taken.release()
+    assert run("zfs", "list", "-H", "-o", "name", "-t", "snapshot,volume") == "tank/vol"

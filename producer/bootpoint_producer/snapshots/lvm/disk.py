@@ -7,19 +7,18 @@ file system that is mounted from a partition of its own and too large to be left
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_common.units import SECTOR, GiB, MiB
+from bootpoint_common.units import GiB, MiB
 from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.snapshots.lvm.guarded import GuardedSource
-from bootpoint_producer.snapshots.lvm.mapper import above, number, table
-from bootpoint_producer.snapshots.lvm.picture import Content, Linear, Memory, PictureSource, Piece, Striped
+from bootpoint_producer.snapshots.lvm.mapper import above, table
+from bootpoint_producer.snapshots.lvm.picture import Memory, PictureSource, Piece
 from bootpoint_producer.snapshots.lvm.report import Disk, Volume, is_volume, mapper_id
+from bootpoint_producer.snapshots.lvm.stretch import Area, Stretch, areas, content, stretches
 from bootpoint_producer.snapshots.lvm.survey import PLAIN, Refused, Survey, name_of
-from bootpoint_producer.snapshots.lvm.volume import ThickSnapshot, ThinSnapshot
 from bootpoint_producer.snapshots.program import ProgramError, run
 from bootpoint_producer.snapshots.usage import Mount, Usage, device_counter, device_usage
 from bootpoint_producer.sources import Source, open_source
@@ -29,45 +28,6 @@ from bootpoint_producer.sources import Source, open_source
 QUIET_MOST = 2 * GiB
 #: What lies behind the last extent of a physical volume is kept in memory up to this size: LVM's second metadata.
 _TAIL_MOST = 64 * MiB
-_SYS = Path("/sys/dev/block")
-
-
-@dataclass(frozen=True, slots=True)
-class Area:
-    """A partition, or a disk without any.
-
-    Attributes:
-        device: Its number.
-        offset: First byte on the disk.
-        length: Bytes.
-    """
-
-    device: int
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Stretch:
-    """A part of a volume on the disk.
-
-    Attributes:
-        offset: First byte on the disk.
-        length: Bytes.
-        snapshot: What it is read from.
-        start: First byte in the snapshot, of the first of all stripes.
-        stripes: How many stripes it is one of.
-        number: Which.
-        chunk: Bytes of a stripe that follow each other.
-    """
-
-    offset: int
-    length: int
-    snapshot: ThickSnapshot | ThinSnapshot
-    start: int
-    stripes: int = 1
-    number: int = 0
-    chunk: int = 0
 
 
 class Kept(Part):
@@ -178,7 +138,7 @@ class PictureHold:
                 key = id(each.snapshot)
                 if key not in opened:
                     opened[key] = open_source(each.snapshot.path)
-                pieces.append(Piece(each.offset, each.length, _content(each, opened[key])))
+                pieces.append(Piece(each.offset, each.length, content(each, opened[key])))
         except BaseException:
             for source in (disk, *opened.values()):
                 source.close()
@@ -211,7 +171,8 @@ class PictureHold:
         use = device_usage(area.device)
         physical = self._survey.disks.get(area.device)
         if physical is not None:
-            self._physical(area, physical)
+            own = set(use.others) - self._physical(area, physical)
+            self._found.reasons += [f"{name_of(area.device)} is {words}" for words in sorted(own)]
         elif use.mounts or use.others:
             self._quiet(area, use)
         return use.others
@@ -228,28 +189,29 @@ class PictureHold:
         self._found.flushed += use.mounts
         self._found.watched[area.device] = points
 
-    def _physical(self, area: Area, physical: Disk) -> None:
+    def _physical(self, area: Area, physical: Disk) -> set[str]:
+        """Plan a physical volume; returns the users of the volumes on it that a freeze doesn't hold."""
         found = self._found
         found.kept.append((area.offset, physical.start))
         tail = area.length - physical.end
         if 0 < tail <= _TAIL_MOST:
             found.kept.append((area.offset + physical.end, tail))
         found.free += [(area.offset + start, length) for start, length in physical.free]
-        for device in above(area.device):
-            self._holder(area, device)
+        return {words for device in above(area.device) for words in self._holder(area, device)}
 
-    def _holder(self, area: Area, device: int) -> None:
-        """Plan what a device that stands on the area has of it."""
+    def _holder(self, area: Area, device: int) -> tuple[str, ...]:
+        """Plan what a device that stands on the area has of it; returns its users that a freeze doesn't hold."""
         volume = self._volume(device)
         use = device_usage(volume.device) if volume.device is not None else Usage()
         if not use.mounts and not use.others:
             if not use.swaps and volume.device is not None:
                 self._found.watched[volume.device] = volume.full_name
-            return
+            return ()
         self._found.reasons += [f"{volume.full_name} is {words}" for words in use.others]
         snapshot = self._survey.snapshot(volume)
         for line in table(device):
-            self._found.stretches += _stretches(area, line, snapshot)
+            self._found.stretches += stretches(area, line, snapshot)
+        return use.others
 
     def _volume(self, device: int) -> Volume:
         key, _, layer = mapper_id(device).removeprefix("LVM-").partition("-")
@@ -262,46 +224,3 @@ class PictureHold:
             kind = volume.kind if volume.kind not in PLAIN else f"a part of {volume.name.rpartition('_')[0]}"
             raise Refused(f"{volume.full_name} on it is of the type {kind}")
         return volume
-
-
-def areas(device: int) -> list[Area]:
-    """Return the partitions of a disk, or the disk where it has none."""
-    folder = _SYS / f"{os.major(device)}:{os.minor(device)}"
-    # /sys counts in 512 bytes on every disk
-    parts = [
-        Area(
-            number(part.parent),
-            int((part.parent / "start").read_text()) * SECTOR,
-            int((part.parent / "size").read_text()) * SECTOR,
-        )
-        for part in folder.glob("*/partition")
-    ]
-    return parts or [Area(device, 0, int((folder / "size").read_text()) * SECTOR)]
-
-
-def _stretches(area: Area, line: list[str], snapshot: ThickSnapshot | ThinSnapshot) -> list[Stretch]:
-    """Return what one line of a volume's table puts on the area.
-
-    Tables: Linux, Documentation/admin-guide/device-mapper/linear.rst and striped.rst; all in sectors.
-    """
-    start, length, target, *rest = line
-    here = f"{os.major(area.device)}:{os.minor(area.device)}"
-    if target == "linear":
-        places, chunk = [(rest[0], int(rest[1]))], 0
-    elif target == "striped":
-        chunk = int(rest[1]) * SECTOR
-        places = [(rest[at], int(rest[at + 1])) for at in range(2, len(rest), 2)]
-    else:
-        raise Refused(f"{snapshot.volume.full_name} on it has a table of the type {target}")
-    size = int(length) * SECTOR // len(places)
-    return [
-        Stretch(area.offset + at * SECTOR, size, snapshot, int(start) * SECTOR, len(places), number_, chunk)
-        for number_, (device, at) in enumerate(places)
-        if device == here
-    ]
-
-
-def _content(each: Stretch, source: Source) -> Content:
-    if each.stripes == 1:
-        return Linear(source, each.start)
-    return Striped(source, each.start, stripes=each.stripes, number=each.number, chunk=each.chunk)

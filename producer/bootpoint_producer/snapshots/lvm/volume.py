@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -36,6 +37,8 @@ ROOM, LEAST_ROOM = 0.2, 0.01
 #: While anything is frozen LVM may write neither backups of its metadata nor start its monitor.
 _QUIETLY = ("--autobackup", "n", "--config", "backup { archive = 0 backup = 0 } activation { monitoring = 0 }")
 _TAG = "bootpoint"
+#: Seconds until a snapshot that is in use is removed once more.
+_AGAIN_SECONDS = 1.0
 
 
 class _Snapshot(Part):
@@ -79,12 +82,20 @@ class _Snapshot(Part):
         """See `Part.release`."""
         if not self._made:
             return
-        try:
-            run("lvremove", "--yes", "--autobackup", "n", self.full_name)
-        except ProgramError as failure:
-            # It is found and removed when the agent starts again.
-            _log.warning("snapshot not removed", extra={"volume": self.full_name, "cause": str(failure)})
         self._made = False
+        for last in (False, False, False, True):
+            try:
+                run("lvremove", "--yes", "--autobackup", "n", self.full_name)
+            except ProgramError as failure:
+                if "Failed to find logical volume" in str(failure):
+                    return
+                if last:
+                    # It is found and removed when the agent starts again.
+                    _log.warning("snapshot not removed", extra={"volume": self.full_name, "cause": str(failure)})
+                # Somebody looks at it (udev does that with every new device).
+                time.sleep(_AGAIN_SECONDS)
+            else:
+                return
 
 
 class ThickSnapshot(_Snapshot):
