@@ -58,12 +58,12 @@ class Program:
     """The program, loaded or not; used by one thread at a time.
 
     Args:
-        pins: Folder in a BPF file system.
+        pins: Folder in a BPF file system; `PINS` by default.
         file: The program file.
     """
 
-    def __init__(self, pins: Path = PINS, file: Path = OBJECT) -> None:
-        self._pins = pins
+    def __init__(self, pins: Path | None = None, file: Path = OBJECT) -> None:
+        self._pins = PINS if pins is None else pins
         self._file = file
         self._refused: str | None = None
 
