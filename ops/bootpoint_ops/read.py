@@ -303,8 +303,9 @@ def disk_list(connection: Connection, name: str) -> dict[str, Any] | None:
     return {
         "agent": name,
         "read_at": jsonable(found["inventory_at"]),
-        "machine": found["inventory"]["machine"],
+        "machine": found["inventory"].get("machine"),
         "items": items,
+        "problems": found["inventory"].get("problems") or [],
     }
 
 
