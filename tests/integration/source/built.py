@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import subprocess
 from pathlib import Path
@@ -46,6 +47,8 @@ def put(path: Path, content: bytes, offset: int) -> Path:
     with path.open("r+b") as file:
         file.seek(offset)
         file.write(content)
+        file.flush()
+        os.fsync(file.fileno())  # until then the file's blocks are still being counted
     return path
 
 
