@@ -114,7 +114,9 @@ def _machine(machine: Mapping[str, Any], width: int, pen: Pen) -> Iterator[Text]
 
 def _head(item: Mapping[str, Any], width: int, pen: Pen) -> list[Text]:
     lines = [Text(line, style="bold") for line in folded(printable(item["id"]), width)]
-    words = [printable(item["path"]), format_size(item["size_bytes"]), printable(item.get("table") or "no table")]
+    # Of a file the id says it already.
+    words = [] if item["id"] == f"file:{item['path']}" else [printable(item["path"])]
+    words += [format_size(item["size_bytes"]), printable(item.get("table") or "no table")]
     sector = item.get("logical_sector_bytes") or 512
     words += [f"sectors of {sector} bytes"] if sector != 512 else []
     words += [f"{format_size(item['used_bytes'])} used"] if item.get("used_bytes") is not None else []
@@ -174,7 +176,8 @@ def _places(items: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 def _contents(item: Mapping[str, Any], width: int, pen: Pen, lies_on: Mapping[str, Sequence[str]]) -> Iterator[Text]:
     for part in item.get("partitions") or ():
         number = f"{part['number'] or '-':>3}  "
-        words = [part["path"], format_size(part["size_bytes"]), *_about(part)]
+        words = [] if part["path"] == item["path"] else [part["path"]]
+        words += [format_size(part["size_bytes"]), *_about(part)]
         yield from _indented(number, words, width, pen)
         depths = {part["path"]: 0}
         for held in part.get("holds") or ():
