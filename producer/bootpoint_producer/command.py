@@ -28,6 +28,7 @@ from bootpoint_producer import diskmap
 from bootpoint_producer.agent import VERSION, Agent, refuse_copy
 from bootpoint_producer.join import join as join_installation
 from bootpoint_producer.state import AgentState, Identity
+from bootpoint_producer.trackers import providers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -248,7 +249,8 @@ def disks(drawn: bool | None, output: str, config_file: Path | None, state_direc
     config = settings(config_file, state_directory)
     identity = AgentState(config.state_directory).identity() if config.state_directory.is_dir() else None
     files = [Path(entry.removeprefix("file:")) for entry in config.files]
-    found = diskmap.inventory(files, agent=None if identity is None else identity.name)
+    name = None if identity is None else identity.name
+    found = diskmap.inventory(files, agent=name, trackers=providers(str(config.tracker)))
     diskview.warn(found)
     if output == "json":
         click.echo(json.dumps(diskview.public(found), ensure_ascii=False))

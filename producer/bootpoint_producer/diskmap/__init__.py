@@ -12,6 +12,7 @@ from bootpoint_common.errors import Code, error
 from bootpoint_producer.diskmap import device, item, sysfs
 from bootpoint_producer.diskmap.capability import Capabilities, capabilities
 from bootpoint_producer.diskmap.device import Device
+from bootpoint_producer.diskmap.item import Trackers
 from bootpoint_producer.diskmap.mount import Mounts
 from bootpoint_producer.diskmap.name import file_id, named
 from bootpoint_producer.diskmap.question import Questions
@@ -23,7 +24,9 @@ __all__ = ["Capabilities", "capabilities", "inventory", "resolve"]
 _NO_DISK = re.compile(r"(zram|ram|fd)\d*|mmcblk\d+(boot\d+|rpmb|gp\d+)")
 
 
-def inventory(extra_files: Iterable[str | Path] = (), *, agent: str | None = None) -> dict[str, Any]:
+def inventory(
+    extra_files: Iterable[str | Path] = (), *, agent: str | None = None, trackers: Trackers = None
+) -> dict[str, Any]:
     """Return what ``disk list`` shows: the machine, and its disks.
 
     Beside the public keys (`bootpoint_common.diskview.contract`) there are those that the drawing needs: reasons, what
@@ -32,11 +35,12 @@ def inventory(extra_files: Iterable[str | Path] = (), *, agent: str | None = Non
     Args:
         extra_files: Raw files (or devices) that the agent's configuration allows to protect.
         agent: The agent's name.
+        trackers: Who can follow writes; by default all that are built in.
     """
     asked = Questions()
-    described = [item.of_device(disk_id, disk, asked) for disk_id, disk in named(_disks(asked))]
+    described = [item.of_device(disk_id, disk, asked, trackers) for disk_id, disk in named(_disks(asked))]
     items = [found for found in described if found is not None]
-    items += [item.of_file(Path(path), asked) for path in extra_files]
+    items += [item.of_file(Path(path), asked, trackers) for path in extra_files]
     return {
         "agent": agent,
         "read_at": datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),

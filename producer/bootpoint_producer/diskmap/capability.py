@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.errors import BootpointError
 from bootpoint_producer.probe import shown
 from bootpoint_producer.snapshots import choose
+from bootpoint_producer.trackers import choice, providers
+from bootpoint_producer.trackers.provider import Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,16 +34,18 @@ class Capabilities:
 NONE = Capabilities(None, None, None, None)
 
 
-def capabilities(path: Path) -> Capabilities:
+def capabilities(path: Path, trackers: Sequence[Provider] | None = None) -> Capabilities:
     """Say what a run would do with a disk; cheap, and changes nothing.
 
     Args:
         path: Path of the file or device; it may be gone by now.
+        trackers: Who can follow its writes; by default all that are built in.
     """
-    tracker, why = "hash", "no other tracker is built in"
+    found = choice.choose(path, providers() if trackers is None else trackers)
+    tracker, why = found.name, shown(found.reason)
     try:
-        choice = choose({"disk": path})
+        snapshot = choose({"disk": path})
     except (BootpointError, OSError, ValueError) as problem:
         # The disk went, or a name in /proc is no text: the list goes on without this answer, and says so.
         return Capabilities(None, shown(str(problem)), tracker, why)
-    return Capabilities(choice.snapshot.kind, shown(choice.reason), tracker, why)
+    return Capabilities(snapshot.snapshot.kind, shown(snapshot.reason), tracker, why)

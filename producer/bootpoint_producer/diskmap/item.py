@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,15 @@ from bootpoint_producer.diskmap.question import Questions
 from bootpoint_producer.probe import shown
 from bootpoint_producer.sources import open_source
 from bootpoint_producer.sources.block import BlockSource
+from bootpoint_producer.trackers.provider import Provider
+
+#: Who can follow a disk's writes; None for all that are built in.
+Trackers = Sequence[Provider] | None
 
 _NOTHING = Layout(None, ())
 
 
-def of_device(disk_id: str, disk: Device, asked: Questions) -> dict[str, Any] | None:
+def of_device(disk_id: str, disk: Device, asked: Questions, trackers: Trackers = None) -> dict[str, Any] | None:
     """Describe a disk of the machine; None when it vanished meanwhile."""
     reason = eligibility.of_device(disk)
     layout, partitions = _NOTHING, []
@@ -34,7 +39,7 @@ def of_device(disk_id: str, disk: Device, asked: Questions) -> dict[str, Any] | 
         if not content.is_there(disk.path):
             return None
     return {
-        **_item(disk_id, Path(disk.path), reason),
+        **_item(disk_id, Path(disk.path), reason, trackers),
         "size_bytes": disk.size_bytes,
         "logical_sector_bytes": disk.logical_sector_bytes,
         "physical_sector_bytes": disk.physical_sector_bytes,
@@ -44,7 +49,7 @@ def of_device(disk_id: str, disk: Device, asked: Questions) -> dict[str, Any] | 
     }
 
 
-def of_file(path: Path, asked: Questions) -> dict[str, Any]:
+def of_file(path: Path, asked: Questions, trackers: Trackers = None) -> dict[str, Any]:
     """Describe a file that the configuration lists; it needn't hold anything known, for somebody chose it."""
     size, sector, physical = 0, SECTOR, SECTOR
     reason: Reason | None = None
@@ -70,7 +75,7 @@ def of_file(path: Path, asked: Questions) -> dict[str, Any]:
         if not content.is_there(path):
             layout, partitions, reason = _NOTHING, [], Reason.OFFLINE
     return {
-        **_item(file_id(path), path, reason),
+        **_item(file_id(path), path, reason, trackers),
         "size_bytes": size,
         "logical_sector_bytes": sector,
         "physical_sector_bytes": physical,
@@ -88,9 +93,9 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _item(disk_id: str, path: Path, reason: Reason | None) -> dict[str, Any]:
+def _item(disk_id: str, path: Path, reason: Reason | None, trackers: Trackers) -> dict[str, Any]:
     """Return the fields that don't depend on what is on the disk, in the order in which they are shown."""
-    can = capability.capabilities(path) if reason is None else capability.NONE
+    can = capability.capabilities(path, trackers) if reason is None else capability.NONE
     return {
         "id": disk_id,
         "path": shown(str(path)),
