@@ -89,12 +89,12 @@ def increments(rig: Rig, links: tuple[Path, Path], rounds: int, rng: random.Rand
         jobs = {disk: rig.fleet.add_job(disk.stem, AGENT, {"system": disk}) for disk in (small, large)}
         for disk, size in ((small, SMALL), (large, LARGE)):
             rig.copy(jobs[disk])
-            _increment(rig, jobs[disk], disk, size, rng, "ebpf")  # the first one takes what is only met once
+            _increment(rig, jobs[disk], disk, size, rng, tracker="ebpf")  # the first one takes what is only met once
         until = time.monotonic() + case.BUDGET
         makers = {
-            "2 GiB": lambda: _increment(rig, jobs[small], small, SMALL, rng, "ebpf"),
-            "16 GiB": lambda: _increment(rig, jobs[large], large, LARGE, rng, "ebpf"),
-            "16 GiB by hash": lambda: _increment(rig, jobs[large], large, LARGE, rng, "hash"),
+            "2 GiB": lambda: _increment(rig, jobs[small], small, SMALL, rng, tracker="ebpf"),
+            "16 GiB": lambda: _increment(rig, jobs[large], large, LARGE, rng, tracker="ebpf"),
+            "16 GiB by hash": lambda: _increment(rig, jobs[large], large, LARGE, rng, tracker="hash"),
         }
         for number in range(rounds):
             if number > 0 and time.monotonic() > until:
@@ -104,7 +104,7 @@ def increments(rig: Rig, links: tuple[Path, Path], rounds: int, rng: random.Rand
     return results
 
 
-def _increment(rig: Rig, job: int, disk: Path, size: int, rng: random.Random, tracker: str) -> Measured:
+def _increment(rig: Rig, job: int, disk: Path, size: int, rng: random.Random, *, tracker: str) -> Measured:
     with disk.open("r+b", buffering=0) as stream:
         for grain in rng.sample(range(size // GRAIN), CHANGED // GRAIN):
             os.pwrite(stream.fileno(), rng.randbytes(GRAIN), grain * GRAIN)

@@ -151,8 +151,8 @@ def test_other_disks_are_left_alone(tracked: TrackedDisk, tmp_path: Path, attach
 
 
 def test_no_cut_loses_a_write_that_is_under_way(tracked: TrackedDisk, tmp_path: Path) -> None:
-    counts = cut_under_load(tracked, tmp_path, COUNT, 60)
-    assert counts.cuts == 60
+    counts = cut_under_load(tracked, tmp_path, COUNT, 100)
+    assert counts.cuts == 100
     assert counts.writes > 200
     assert counts.lost == 0
 
