@@ -253,7 +253,7 @@ class Agent:
     # --- disks
 
     def _disks(self) -> dict[str, Any]:
-        return diskmap.inventory(self._files)
+        return diskmap.inventory(self._files, trackers=self._trackers.providers)
 
     def _entries(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Say what the grains of some segments were, as far as a map here still knows; a verification asks."""

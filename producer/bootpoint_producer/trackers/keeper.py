@@ -22,25 +22,13 @@ from bootpoint_producer.state import AgentState
 
 from .base import Tracker
 from .changed import ChangedTracker
+from .choice import TrackerChoice, choose
 from .generation import GenerationStore, Mark, doubt
 from .grains import Grains
 from .hash import HashTracker
 from .provider import Armed, Provider
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class TrackerChoice:
-    """How changes of a disk are found, and why so.
-
-    Attributes:
-        name: ``ebpf``, ``thin`` or ``hash``.
-        reason: In words.
-    """
-
-    name: str
-    reason: str
 
 
 @dataclass(slots=True)
@@ -60,11 +48,14 @@ class TrackerKeeper:
     Args:
         state: The agent's directory, where points have their marks and generations are stored.
         providers: Who can follow disks, best first; what none of them can is scanned by hash.
+
+    Attributes:
+        providers: The same.
     """
 
     def __init__(self, state: AgentState, providers: Sequence[Provider] = ()) -> None:
         self._state = state
-        self._providers = tuple(providers)
+        self.providers = tuple(providers)
         self._store = GenerationStore(state.directory / "trackers")
         # Never held while something is written: whoever waits for it may have file systems frozen.
         self._lock = threading.Lock()
@@ -76,10 +67,7 @@ class TrackerKeeper:
         Args:
             path: The disk's device or file.
         """
-        provider, reasons = self._provider(path)
-        if provider is not None:
-            return TrackerChoice(provider.name, "; ".join([*reasons, "writes are followed"]))
-        return TrackerChoice(HashTracker.name, "; ".join(reasons) or "nothing here follows writes")
+        return choose(path, self.providers)
 
     def cut(self, paths: Mapping[str, Path]) -> Cut:
         """Prepare the end of a generation for a run; the snapshot calls the cut's `Cut.instant`.
@@ -92,7 +80,7 @@ class TrackerKeeper:
         """
         followed: dict[str, _Followed] = {}
         for slot, path in paths.items():
-            provider, _ = self._provider(path)
+            provider = self.choose(path).provider
             if provider is not None:
                 followed[slot] = self._armed(path, provider)
         cut = Cut(self, followed)
@@ -179,16 +167,6 @@ class TrackerKeeper:
             self._cuts.discard(cut)
         if known:
             self.sweep()
-
-    def _provider(self, path: Path) -> tuple[Provider | None, list[str]]:
-        """Return the first one that can follow a disk, and why those before it can't."""
-        reasons: list[str] = []
-        for provider in self._providers:
-            why_not = provider.why_not(path)
-            if why_not is None:
-                return provider, reasons
-            reasons.append(f"{provider.name}: {why_not}")
-        return None, reasons
 
     def _armed(self, path: Path, provider: Provider) -> _Followed:
         disk = _Followed(path, provider)

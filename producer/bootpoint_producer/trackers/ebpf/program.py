@@ -58,12 +58,12 @@ class Program:
     """The program, loaded or not; used by one thread at a time.
 
     Args:
-        pins: Folder in a BPF file system.
+        pins: Folder in a BPF file system; `PINS` by default.
         file: The program file.
     """
 
-    def __init__(self, pins: Path = PINS, file: Path = OBJECT) -> None:
-        self._pins = pins
+    def __init__(self, pins: Path | None = None, file: Path = OBJECT) -> None:
+        self._pins = PINS if pins is None else pins
         self._file = file
         self._refused: str | None = None
 
@@ -77,7 +77,7 @@ class Program:
             return "libbpf.so.1 isn't installed"
         if not _TYPES.exists():
             return f"the kernel doesn't describe itself in {_TYPES}"
-        if not _is_mounted(self._pins.parent):
+        if not is_mounted(self._pins.parent):
             return f"no BPF file system is mounted at {self._pins.parent}"
         if not _may():
             return "the agent needs CAP_BPF and CAP_PERFMON"
@@ -150,7 +150,8 @@ class Program:
         return self._pins / hashlib.sha256(self._file.read_bytes()).hexdigest()[:16]
 
 
-def _is_mounted(folder: Path) -> bool:
+def is_mounted(folder: Path) -> bool:
+    """Say whether a BPF file system is mounted at a folder."""
     mounts = Path("/proc/self/mounts").read_text(errors="surrogateescape").splitlines()
     return any(line.split()[1:3] == [str(folder), _FILE_SYSTEM] for line in mounts)
 
