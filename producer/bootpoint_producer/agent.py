@@ -37,6 +37,9 @@ VERSION = "0.1.0"
 HEARTBEAT_SECONDS = 10.0
 HELLO_SECONDS = 2.0
 
+#: Seconds between two looks at what trackers hold: a pool may run full between runs, too.
+UPKEEP_SECONDS = 60.0
+
 #: Segments whose entries one answer holds at most: 16 times 4 KiB.
 MOST_SEGMENTS = 16
 
@@ -95,6 +98,7 @@ class Agent:
         self._threads = [
             threading.Thread(target=self._inbox, name="agent inbox", daemon=True),
             threading.Thread(target=self._heartbeat, name="agent heartbeat", daemon=True),
+            threading.Thread(target=self._upkeep, name="agent upkeep", daemon=True),
         ]
 
     def start(self) -> None:
@@ -132,6 +136,10 @@ class Agent:
                 runs = list(self._runs.values())
             self._link.send(message.Heartbeat(runs=[run.progress() for run in runs]))
             self._stop.wait(HEARTBEAT_SECONDS)
+
+    def _upkeep(self) -> None:
+        while not self._stop.wait(UPKEEP_SECONDS):
+            self._trackers.upkeep()
 
     def _hello(self) -> message.Hello:
         with self._lock:

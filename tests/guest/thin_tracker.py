@@ -86,8 +86,7 @@ class Follower:
     """An agent that follows the disk; each run must leave one kept snapshot, and nothing held in the pool."""
 
     def __init__(self) -> None:
-        self.provider = ThinProvider(STATE)
-        self._rounds = Rounds(STATE, {"system": DISK}, self.provider)
+        self._rounds = Rounds(STATE, {"system": DISK}, ThinProvider(STATE))
 
     @property
     def choice(self) -> TrackerChoice:
@@ -97,6 +96,9 @@ class Follower:
         found = self._rounds.round(take, commit=commit)["system"]
         assert found.missed == 0, found
         return found
+
+    def upkeep(self) -> None:
+        self._rounds.keeper.upkeep()
 
     def followed(self) -> Outcome:
         found = self.round()
@@ -194,6 +196,20 @@ def grown() -> None:
     agent.followed()
 
 
+def relieved() -> None:
+    """A kept snapshot is given up between runs, too, when the pool runs full."""
+    agent = Follower()
+    agent.upkeep()
+    assert len(kept()) == 1
+    with DISK.open("r+b", buffering=0) as file:
+        for _ in range(90):
+            file.write(random.Random(6).randbytes(MiB))
+        os.fsync(file.fileno())
+    agent.upkeep()
+    assert kept() == []
+    agent.doubted("tracker_lost")
+
+
 def full() -> None:
     """A kept snapshot in a pool that runs full is given up: what it holds is what the pool lacks."""
     agent = Follower()
@@ -215,7 +231,13 @@ def unneeded() -> None:
     """What no held point needs is given back."""
     agent = Follower()
     assert len(kept()) == 1
+    os.utime(next((STATE / "thin").glob("*.kept")), (1e9, 1e9))
+    agent.upkeep()
+    assert kept() == [], "nobody asked for it for decades"
+    begin()
+    agent.upkeep()
+    assert len(kept()) == 1
     shutil.rmtree(STATE / "maps")
     (STATE / "maps").mkdir()
-    agent.provider.keep_only(())
+    agent.upkeep()
     assert kept() == []

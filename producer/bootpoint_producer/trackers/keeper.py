@@ -90,19 +90,26 @@ class TrackerKeeper:
 
     def sweep(self) -> None:
         """Drop the generations that no base, no candidate and no cut of a run needs."""
-        with self._lock:
-            marks = [mark for cut in self._cuts for mark in cut.marks()]
-        marks += self._state.marks()
-        needed: dict[str, int] = {}
-        for mark in marks:
-            needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
-        self._store.sweep(needed)
+        self._store.sweep(self._needed())
+        self.upkeep()
+
+    def upkeep(self) -> None:
+        """Have the providers give back what they hold in vain; called now and then, whether there are runs or not."""
+        needed = self._needed()
         for provider in self.providers:
             try:
-                with self._lock:
-                    provider.keep_only(needed.keys())
+                provider.keep_only(needed.keys())
             except OSError as failure:
                 _log.warning("something is held in vain", extra={"tracker": provider.name, "cause": str(failure)})
+
+    def _needed(self) -> dict[str, int]:
+        """Return, of each tracking that is of use, the newest number that nobody needs any more."""
+        with self._lock:
+            marks = [mark for cut in self._cuts for mark in cut.marks()]
+        needed: dict[str, int] = {}
+        for mark in [*marks, *self._state.marks()]:
+            needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
+        return needed
 
     # --- for cuts
 

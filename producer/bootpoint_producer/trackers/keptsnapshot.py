@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 from pathlib import Path
 
 import msgspec
@@ -122,10 +123,13 @@ class KeptSnapshots:
         finally:
             os.close(folder)
 
-    def trackers(self) -> list[tuple[str, str | None]]:
-        """Return each volume of which something is kept, by its UUID for the device mapper, and the tracking's id."""
-        found = [(file.stem, _read(file)) for file in self._directory.glob("*.kept")]
-        return [(uuid, None if kept is None else kept.tracker) for uuid, kept in found]
+    def all(self) -> list[tuple[str, Kept | None, float]]:
+        """Return, of each volume, its UUID for the device mapper, what is kept of it, and for how many seconds.
+
+        Where nobody can read what is kept, that is None.
+        """
+        now = time.time()
+        return [(file.stem, _read(file), now - file.stat().st_mtime) for file in self._directory.glob("*.kept")]
 
     def _file(self, uuid: str) -> Path:
         return self._directory / f"{uuid}.kept"

@@ -131,7 +131,9 @@ class Provider(Protocol):
         """
 
     def keep_only(self, trackers: Collection[str]) -> None:
-        """Give back what is held for trackings that no base, no candidate and no run needs; may be called at any time.
+        """Give back what is held for trackings that no base, no candidate and no run needs.
+
+        Called at any time, by any thread; a tracking that was armed meanwhile stays.
 
         Args:
             trackers: Ids of the trackings that are needed.

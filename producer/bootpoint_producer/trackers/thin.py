@@ -28,12 +28,15 @@ from bootpoint_common.extent import Extent
 from .grains import Grains
 from .keptsnapshot import Kept, KeptSnapshots
 from .provider import Armed, Generation
-from .thinpool import ThinPool, ThinVolume, thin_volume, unfit_tool
+from .thinpool import ThinPool, ThinVolume, pool_device, thin_volume, unfit_tool
 
 _log = logging.getLogger(__name__)
 
 #: How full a pool may be, in percent, for a snapshot to be kept in it: what is overwritten is held by the snapshot.
 MOST_FULL = 90.0
+
+#: Seconds after which a snapshot that no run asked for is given up: its job is gone, or runs more rarely than monthly.
+MOST_IDLE = 35 * 86400.0
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ class ThinProvider:
             if (unfit := unfit_tool()) is not None:
                 return unfit
             # Where something is kept, it is given up when the disk is armed: the pool needs the room.
-            return None if self._kept.get(volume) else self._trouble(volume)
+            return None if self._kept.get(volume) else self._pool_trouble(volume.pool)
         except OSError as failure:
             return str(failure)
 
@@ -82,7 +85,7 @@ class ThinProvider:
         with self._lock:
             volume = _volume(path)
             kept = self._kept.get(volume)
-            if (trouble := self._trouble(volume)) is not None:
+            if (trouble := self._pool_trouble(volume.pool)) is not None:
                 # What a kept snapshot holds is what the pool lacks.
                 self._kept.forget(volume.uuid)
                 raise OSError(trouble)
@@ -153,10 +156,19 @@ class ThinProvider:
                 raise OSError(str(failure)) from failure
 
     def keep_only(self, trackers: Collection[str]) -> None:
-        """See `Provider.keep_only`."""
+        """See `Provider.keep_only`; what its pool lacks room for is given back as well, and what nobody asks for."""
         with self._lock:
-            for uuid, tracker in self._kept.trackers():
-                if tracker not in trackers:
+            followed = {found.armed.tracker for found in self._open.values()}
+            for uuid, kept, seconds in self._kept.all():
+                if kept is None or not (kept.tracker in trackers or kept.tracker in followed):
+                    cause = "no boot point needs it"
+                elif seconds > MOST_IDLE:
+                    cause = f"no run has asked for it for {seconds / 86400:.0f} days"
+                else:
+                    device = pool_device(kept.pool)
+                    cause = (device and self._pool_trouble(device)) or ""
+                if cause:
+                    _log.warning("a kept snapshot is given up", extra={"volume": uuid, "cause": cause})
                     self._kept.forget(uuid)
 
     # --- the pool
@@ -164,9 +176,9 @@ class ThinProvider:
     def _pool(self, volume: ThinVolume) -> ThinPool:
         return ThinPool(volume.pool, self._directory)
 
-    def _trouble(self, volume: ThinVolume) -> str | None:
-        """Say why no snapshot should be kept in a volume's pool; None where one can."""
-        status = self._pool(volume).status()
+    def _pool_trouble(self, device: str) -> str | None:
+        """Say why no snapshot should be kept in a pool; None where one can."""
+        status = ThinPool(device, self._directory).status()
         if status.trouble is not None:
             return status.trouble
         for what, percent in (("data", status.data_percent), ("metadata", status.metadata_percent)):

@@ -144,6 +144,17 @@ def thin_volume(path: Path) -> ThinVolume | None:
     return ThinVolume(name, uuid, int(fields[4]), fields[3], pool_uuid, int(fields[1]) * SECTOR)
 
 
+def pool_device(uuid: str) -> str | None:
+    """Return the device number of an active pool, ``MAJOR:MINOR``, by its UUID for the device mapper."""
+    for file in Path("/sys/block").glob("dm-*/dm/uuid"):
+        try:
+            if file.read_text().strip() == uuid:
+                return (file.parents[1] / "dev").read_text().strip()
+        except OSError:
+            continue  # removed meanwhile
+    return None
+
+
 class ThinPool:
     """A pool that is active.
 
