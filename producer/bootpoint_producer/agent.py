@@ -25,7 +25,7 @@ from .run import Run
 from .snapshots import choose, remove_leftovers
 from .snapshots.base import Snapshot
 from .state import AgentState, Identity
-from .trackers import providers
+from .trackers import give_back, providers
 from .trackers.keeper import TrackerKeeper
 
 _log = logging.getLogger(__name__)
@@ -87,7 +87,7 @@ class Agent:
         self._carrier = carrier
         self._link = Link(identity, carrier, state.new_incarnation())
         self._sender = StreamSender(connect=carrier.publisher)
-        self._trackers = TrackerKeeper(state, providers(str(config.tracker)))
+        self._trackers = TrackerKeeper(state, providers(state.directory, str(config.tracker)))
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._runs: dict[UUID, Run] = {}
@@ -101,7 +101,8 @@ class Agent:
         """Check what is held, clean up after a dead agent, and start the threads."""
         for dropped in self._state.check():
             _log.warning("block map dropped: its digests don't match", extra={"map": dropped})
-        remove_leftovers(self._files)
+        remove_leftovers(self._files, self._link.identity.name)
+        give_back(self._state.directory, str(self._config.tracker))
         self._sender.start()
         for thread in self._threads:
             thread.start()
@@ -280,8 +281,8 @@ class Agent:
         return diskmap.resolve(disk_id, self._files)
 
     def _choose(self, paths: dict[str, Path]) -> Snapshot:
-        choice = choose(paths, str(self._config.snapshot))
-        _log.info("snapshot chosen", extra={"kind": choice.snapshot.kind, "reason": choice.reason})
+        choice = choose(paths, str(self._config.snapshot), owner=self._link.identity.name)
+        _log.info("snapshot chosen", extra={"kinds": choice.kinds, "reasons": choice.reasons})
         return choice.snapshot
 
 

@@ -26,7 +26,6 @@ from bootpoint_common.units import MiB
 from .feed import Feed, Ground
 from .link import Link
 from .snapshots import Consistency, Snapshot, SnapshotSet
-from .snapshots.none import is_live
 from .sources.base import Source
 from .state import AgentState
 from .trackers.grains import Grains
@@ -304,7 +303,7 @@ class Publication:
 
     def _since(self, slot: str) -> Callable[[], Grains | None] | None:
         """Return what tells what was written since the instant, where the disk is read as it changes."""
-        return (lambda: self._cut.written_since(slot)) if is_live(self._snapshot) else None
+        return (lambda: self._cut.written_since(slot)) if self._snapshot.live(slot) else None
 
     def _outlet(self, disk: message.ReadyDisk, disks: int) -> Outlet:
         streams = disks * len(self._replicas)

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,7 +23,6 @@ from bootpoint_common.job import Script
 from .publication import Publication, Tools
 from .script import Stage, run_script
 from .snapshots import Consistency, SnapshotSet
-from .snapshots.none import is_settled
 from .trackers.keeper import Cut
 
 _log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Run:
         snapshot = self._tools.choose(paths)
         cut = self._cut = self._tools.trackers.cut(paths)
         taken = self._snapshot = snapshot.take(paths, at_instant=cut.instant)
-        cut.taken(settled=is_settled(taken))
+        cut.taken(settled=taken.settled, pictures={slot: Path(taken.path(slot)) for slot in paths})
         self._script(Stage.AFTER_SNAPSHOT, taken.consistency)
         self._demand(taken.consistency, taken.reason)
         return taken, cut

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -46,6 +46,8 @@ class Follower:
     overflow: bool = False
     written: set[int] = field(default_factory=set)
     closed: dict[int, set[int]] = field(default_factory=dict)
+    pictures: list[Path] = field(default_factory=list)
+    kept: set[str] = field(default_factory=set)
 
     def write(self, *grains: int) -> None:
         self.written.update(grains)
@@ -77,6 +79,12 @@ class Follower:
 
     def written_since(self, path: Path) -> Grains | None:
         return self._grains(self.written)
+
+    def picture(self, path: Path, picture: Path) -> None:
+        self.pictures.append(picture)
+
+    def keep_only(self, trackers: Collection[str]) -> None:
+        self.kept = set(trackers)
 
     def _grains(self, found: set[int]) -> Grains:
         return Grains.of([Extent(number * GRAIN, 1) for number in found], self.armed.size_bytes)
@@ -168,6 +176,21 @@ def test_an_aborted_point_leaves_its_writes_to_the_next_one(rig: Rig) -> None:
     failed.close()  # the snapshot was never taken
     rig.restart()
     assert rig.since(replica, rig.begin()) == {1, 2}
+
+
+def test_a_provider_hears_what_is_read_and_which_trackings_are_needed(rig: Rig) -> None:
+    cut = rig.keeper.cut({"a": DISK})
+    cut.instant()
+    cut.taken(settled=True, pictures={"a": Path("/dev/erp-picture")})
+    assert rig.follower.pictures == [Path("/dev/erp-picture")]
+    rig.keeper.sweep()
+    assert rig.follower.kept == {"t1"}, "a run that isn't over needs its tracking"
+    rig.state.drop(new_id(), rig.keep(new_id(), cut))
+    cut.close()
+    assert rig.follower.kept == {"t1"}, "a held point needs its tracking"
+    shutil.rmtree(rig.state.directory / "maps")
+    rig.keeper.sweep()
+    assert rig.follower.kept == set()
 
 
 def test_each_replica_gets_what_was_written_since_its_own_base(rig: Rig) -> None:

@@ -53,6 +53,17 @@ class SnapshotSet(Protocol):
     def reason(self) -> str:
         """Why it isn't better, in words; empty at ``fs``."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was on its way to the disks at the instant is in what will be read."""
+
+    def live(self, slot: str) -> bool:
+        """Say whether some of a disk is read as it changes.
+
+        Raises:
+            KeyError: The snapshot has no such disk.
+        """
+
     def source(self, slot: str) -> Source:
         """Open a disk; the caller closes it.
 

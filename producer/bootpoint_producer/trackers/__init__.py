@@ -2,17 +2,43 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
 from bootpoint_producer.trackers.ebpf.provider import EbpfProvider
 from bootpoint_producer.trackers.provider import Provider
+from bootpoint_producer.trackers.thin import ThinProvider
 
-__all__ = ["providers"]
+__all__ = ["give_back", "providers"]
+
+_log = logging.getLogger(__name__)
 
 
-def providers(wanted: str = "auto") -> list[Provider]:
+def providers(directory: Path, wanted: str = "auto") -> list[Provider]:
     """Return what can follow disks, best first.
 
     Args:
-        wanted: ``auto``, or ``ebpf`` to have just that, or ``hash`` to have none.
+        directory: The agent's own.
+        wanted: ``auto``, or ``ebpf`` or ``thin`` to have just that, or ``hash`` to have none.
     """
-    known: dict[str, type[Provider]] = {EbpfProvider.name: EbpfProvider}
+    known: dict[str, Callable[[], Provider]] = {
+        EbpfProvider.name: EbpfProvider,
+        ThinProvider.name: lambda: ThinProvider(directory),
+    }
     return [make() for name, make in known.items() if wanted in ("auto", name)]
+
+
+def give_back(directory: Path, wanted: str = "auto") -> None:
+    """Give back what a tracker holds that isn't wanted any more; called when the agent starts.
+
+    Args:
+        directory: The agent's own.
+        wanted: As above.
+    """
+    if wanted in ("auto", ThinProvider.name):
+        return
+    try:
+        ThinProvider(directory).keep_only(())
+    except OSError as failure:
+        _log.warning("something is held in vain", extra={"tracker": ThinProvider.name, "cause": str(failure)})

@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError
@@ -96,6 +97,12 @@ class TrackerKeeper:
         for mark in marks:
             needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
         self._store.sweep(needed)
+        for provider in self._providers:
+            try:
+                with self._lock:
+                    provider.keep_only(needed.keys())
+            except OSError as failure:
+                _log.warning("something is held in vain", extra={"tracker": provider.name, "cause": str(failure)})
 
     # --- for cuts
 
@@ -190,15 +197,18 @@ class Cut:
             if disk.armed is not None:
                 self._keeper.instant(disk)
 
-    def taken(self, *, settled: bool) -> None:
+    def taken(self, *, settled: bool, pictures: Mapping[str, Path] = MappingProxyType({})) -> None:
         """Note that the snapshot stands and everything is thawed: what the instant closed is stored.
 
         Args:
+            pictures: Where each slot's still picture is.
             settled: Whether everything that was on its way to the disks at the instant is in what is read. Else the
                 generation that the instant closed counts for the next run as well.
         """
         self._settled = settled
         for slot, disk in self._disks.items():
+            if slot in pictures:
+                disk.provider.picture(disk.path, pictures[slot])
             self._keeper.collect(disk)
             if disk.closed is None:
                 cause = disk.failure or "the snapshot named no instant"

@@ -12,6 +12,7 @@ generations, knows who needs them, and decides what is believed.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -96,6 +97,14 @@ class Provider(Protocol):
             OSError: It failed; the run uses a hash scan.
         """
 
+    def picture(self, path: Path, picture: Path) -> None:
+        """Be told what the run reads; called between `instant` and `collect`, when everything is thawed.
+
+        Args:
+            path: The disk's device or file.
+            picture: Where the still picture of it is; `path` itself where nothing holds it still.
+        """
+
     def collect(self, path: Path) -> list[Generation]:
         """Return the closed generations of the armed tracker that weren't let go, oldest first.
 
@@ -119,4 +128,14 @@ class Provider(Protocol):
         Raises:
             BootpointError: As `arm`.
             OSError: Likewise.
+        """
+
+    def keep_only(self, trackers: Collection[str]) -> None:
+        """Give back what is held for trackings that no base, no candidate and no run needs; may be called at any time.
+
+        Args:
+            trackers: Ids of the trackings that are needed.
+
+        Raises:
+            OSError: Something stays, until the next call.
         """

@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -122,6 +122,12 @@ class EbpfProvider:
         with library.pinned(place) as descriptor, Cells.opened(descriptor) as cells:
             grains, overflow = cells.read()
         return None if overflow else grains
+
+    def picture(self, path: Path, picture: Path) -> None:
+        """See `Provider.picture`; writes are what counts."""
+
+    def keep_only(self, trackers: Collection[str]) -> None:
+        """See `Provider.keep_only`; an array that nobody needs is replaced when its disk is followed anew."""
 
     # --- the open generation
 
