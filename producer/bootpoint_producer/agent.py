@@ -87,7 +87,7 @@ class Agent:
         self._carrier = carrier
         self._link = Link(identity, carrier, state.new_incarnation())
         self._sender = StreamSender(connect=carrier.publisher)
-        self._trackers = TrackerKeeper(state, providers(state.directory, str(config.tracker)))
+        self._trackers = TrackerKeeper(state, providers(str(config.tracker), directory=state.directory))
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._runs: dict[UUID, Run] = {}
@@ -102,7 +102,7 @@ class Agent:
         for dropped in self._state.check():
             _log.warning("block map dropped: its digests don't match", extra={"map": dropped})
         remove_leftovers(self._files, self._link.identity.name)
-        give_back(self._state.directory, str(self._config.tracker))
+        give_back(str(self._config.tracker), directory=self._state.directory)
         self._sender.start()
         for thread in self._threads:
             thread.start()

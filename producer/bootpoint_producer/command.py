@@ -250,7 +250,8 @@ def disks(drawn: bool | None, output: str, config_file: Path | None, state_direc
     identity = AgentState(config.state_directory).identity() if config.state_directory.is_dir() else None
     files = [Path(entry.removeprefix("file:")) for entry in config.files]
     name = None if identity is None else identity.name
-    found = diskmap.inventory(files, agent=name, trackers=providers(str(config.tracker)))
+    trackers = providers(str(config.tracker), directory=config.state_directory)
+    found = diskmap.inventory(files, agent=name, trackers=trackers)
     diskview.warn(found)
     if output == "json":
         click.echo(json.dumps(diskview.public(found), ensure_ascii=False))

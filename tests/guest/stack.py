@@ -28,6 +28,9 @@ DISKS = {
 #: What holds each of them.
 KINDS = {"thick": "lvm", "thin": "lvm-thin", "mirror": "fsfreeze", "striped": "lvm"}
 
+#: Seconds that file systems may stay frozen: an emulated processor makes a snapshot in seconds, not in milliseconds.
+FREEZE = 90.0
+
 
 def make() -> None:
     """Build everything on vdb to vdg, 160 MiB each, with file systems that are mounted."""
@@ -46,7 +49,7 @@ def make() -> None:
 
 def take(disks: Mapping[str, Path], *, at_instant: AtInstant) -> SnapshotSet:
     """Take the picture as the agent does, and see that it is of the kinds that these sources allow."""
-    chosen = choose(disks, owner="guest")
+    chosen = choose(disks, owner="guest", freeze_timeout=FREEZE)
     assert dict(chosen.kinds) == {slot: KINDS[slot] for slot in disks}, chosen
     return chosen.snapshot.take(disks, at_instant=at_instant)
 
@@ -101,7 +104,7 @@ def overflow() -> None:
     """A thick snapshot that has no room left says that it is lost."""
     sh("umount /mnt/thick")
     disks = {"thick": DISKS["thick"]}
-    taken = choose(disks, "lvm", owner="guest").snapshot.take(disks, at_instant=lambda: None)
+    taken = choose(disks, "lvm", owner="guest", freeze_timeout=FREEZE).snapshot.take(disks, at_instant=lambda: None)
     source = taken.source("thick")
     try:
         with refused(Code.SNAPSHOT_LOST):

@@ -16,7 +16,7 @@ from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer.snapshots import Consistency
 from bootpoint_producer.sources import Source, open_source
 from bootpoint_producer.trackers import thinpool
-from bootpoint_producer.trackers.keeper import TrackerChoice
+from bootpoint_producer.trackers.choice import TrackerChoice
 from bootpoint_producer.trackers.keptsnapshot import PREFIX
 from bootpoint_producer.trackers.thin import ThinProvider
 from tests.guest.machine import sh, write_at_random
@@ -119,7 +119,7 @@ def begin() -> None:
 def changes() -> None:
     """Follow a volume through runs, an abort, a discard, and a new start of the agent."""
     rng, agent = random.Random(2), Follower()
-    assert agent.choice == TrackerChoice("thin", "writes are followed")
+    assert (agent.choice.name, agent.choice.reason) == ("thin", "its writes are followed")
     first = agent.round()
     assert (first.tracker, first.fallback, len(kept())) == ("hash", None, 1)
 

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from pathlib import Path
 
+from bootpoint_common.config import AGENT_STATE
 from bootpoint_producer.trackers.ebpf.provider import EbpfProvider
 from bootpoint_producer.trackers.provider import Provider
 from bootpoint_producer.trackers.thin import ThinProvider
@@ -15,12 +16,12 @@ __all__ = ["give_back", "providers"]
 _log = logging.getLogger(__name__)
 
 
-def providers(directory: Path, wanted: str = "auto") -> list[Provider]:
+def providers(wanted: str = "auto", *, directory: Path = AGENT_STATE) -> list[Provider]:
     """Return what can follow disks, best first.
 
     Args:
-        directory: The agent's own.
         wanted: ``auto``, or ``ebpf`` or ``thin`` to have just that, or ``hash`` to have none.
+        directory: The agent's own.
     """
     known: dict[str, Callable[[], Provider]] = {
         EbpfProvider.name: EbpfProvider,
@@ -29,12 +30,12 @@ def providers(directory: Path, wanted: str = "auto") -> list[Provider]:
     return [make() for name, make in known.items() if wanted in ("auto", name)]
 
 
-def give_back(directory: Path, wanted: str = "auto") -> None:
+def give_back(wanted: str, *, directory: Path) -> None:
     """Give back what a tracker holds that isn't wanted any more; called when the agent starts.
 
     Args:
-        directory: The agent's own.
         wanted: As above.
+        directory: The agent's own.
     """
     if wanted in ("auto", ThinProvider.name):
         return

@@ -97,7 +97,7 @@ class TrackerKeeper:
         for mark in marks:
             needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
         self._store.sweep(needed)
-        for provider in self._providers:
+        for provider in self.providers:
             try:
                 with self._lock:
                     provider.keep_only(needed.keys())
