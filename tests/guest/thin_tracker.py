@@ -100,6 +100,9 @@ class Follower:
     def upkeep(self) -> None:
         self._rounds.keeper.upkeep()
 
+    def sweep(self) -> None:
+        self._rounds.keeper.sweep()
+
     def followed(self) -> Outcome:
         found = self.round()
         assert (found.tracker, found.fallback) == ("thin", None), found
@@ -235,9 +238,9 @@ def unneeded() -> None:
     agent.upkeep()
     assert kept() == [], "nobody asked for it for decades"
     begin()
-    agent.upkeep()
+    agent.sweep()
     assert len(kept()) == 1
     shutil.rmtree(STATE / "maps")
     (STATE / "maps").mkdir()
-    agent.upkeep()
+    agent.sweep()
     assert kept() == []

@@ -83,6 +83,9 @@ class Follower:
     def picture(self, path: Path, picture: Path) -> None:
         self.pictures.append(picture)
 
+    def upkeep(self) -> None:
+        pass
+
     def keep_only(self, trackers: Collection[str]) -> None:
         self.kept = set(trackers)
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable
 from pathlib import Path
 
 from bootpoint_common.config import AGENT_STATE
+from bootpoint_producer.trackers.ebpf.program import Program
 from bootpoint_producer.trackers.ebpf.provider import EbpfProvider
 from bootpoint_producer.trackers.provider import Provider
 from bootpoint_producer.trackers.thin import ThinProvider
@@ -24,7 +26,7 @@ def providers(wanted: str = "auto", *, directory: Path = AGENT_STATE) -> list[Pr
         directory: The agent's own.
     """
     known: dict[str, Callable[[], Provider]] = {
-        EbpfProvider.name: EbpfProvider,
+        EbpfProvider.name: lambda: EbpfProvider(Program(owner=_owner(directory))),
         ThinProvider.name: lambda: ThinProvider(directory),
     }
     return [make() for name, make in known.items() if wanted in ("auto", name)]
@@ -43,3 +45,8 @@ def give_back(wanted: str, *, directory: Path) -> None:
         ThinProvider(directory).keep_only(())
     except OSError as failure:
         _log.warning("something is held in vain", extra={"tracker": ThinProvider.name, "cause": str(failure)})
+
+
+def _owner(directory: Path) -> str:
+    """Name an agent for what it leaves in the kernel; there may be another one on the machine."""
+    return hashlib.sha256(bytes(directory)).hexdigest()[:8]

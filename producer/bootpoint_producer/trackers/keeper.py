@@ -78,38 +78,44 @@ class TrackerKeeper:
         Returns:
             The cut; the caller closes it.
         """
-        followed: dict[str, _Followed] = {}
-        for slot, path in paths.items():
-            provider = self.choose(path).provider
-            if provider is not None:
-                followed[slot] = self._armed(path, provider)
+        chosen = {slot: (path, self.choose(path).provider) for slot, path in paths.items()}
+        followed = {slot: _Followed(path, provider) for slot, (path, provider) in chosen.items() if provider}
         cut = Cut(self, followed)
         with self._lock:
             self._cuts.add(cut)
+        for disk in followed.values():
+            self._arm(disk)
         return cut
 
     def sweep(self) -> None:
         """Drop the generations that no base, no candidate and no cut of a run needs."""
-        self._store.sweep(self._needed())
-        self.upkeep()
-
-    def upkeep(self) -> None:
-        """Have the providers give back what they hold in vain; called now and then, whether there are runs or not."""
-        needed = self._needed()
-        for provider in self.providers:
-            try:
-                provider.keep_only(needed.keys())
-            except OSError as failure:
-                _log.warning("something is held in vain", extra={"tracker": provider.name, "cause": str(failure)})
+        failures: dict[str, OSError] = {}
+        with self._lock:  # until it was given back: meanwhile nobody may begin to follow what isn't needed yet
+            needed = self._needed()
+            for provider in self.providers:
+                try:
+                    provider.keep_only(needed.keys())
+                except OSError as failure:
+                    failures[provider.name] = failure
+        self._store.sweep(needed)
+        for name, cause in failures.items():
+            _log.warning("something is held in vain", extra={"tracker": name, "cause": str(cause)})
 
     def _needed(self) -> dict[str, int]:
-        """Return, of each tracking that is of use, the newest number that nobody needs any more."""
-        with self._lock:
-            marks = [mark for cut in self._cuts for mark in cut.marks()]
-        needed: dict[str, int] = {}
-        for mark in [*marks, *self._state.marks()]:
+        """Return the newest generation that nobody needs, of each tracking that is of use."""
+        marks = [mark for cut in self._cuts for mark in cut.marks()] + self._state.marks()
+        needed = {armed.tracker: armed.sequence - 1 for cut in self._cuts for armed in cut.armed()}
+        for mark in marks:
             needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
         return needed
+
+    def upkeep(self) -> None:
+        """Have the providers look after what they hold; called now and then, whether there are runs or not."""
+        for provider in self.providers:
+            try:
+                provider.upkeep()
+            except OSError as failure:
+                _log.warning("something is held in vain", extra={"tracker": provider.name, "cause": str(failure)})
 
     # --- for cuts
 
@@ -175,14 +181,12 @@ class TrackerKeeper:
         if known:
             self.sweep()
 
-    def _armed(self, path: Path, provider: Provider) -> _Followed:
-        disk = _Followed(path, provider)
+    def _arm(self, disk: _Followed) -> None:
         try:
             with self._lock:
-                disk.armed = provider.arm(path)
+                disk.armed = disk.provider.arm(disk.path)
         except (BootpointError, OSError) as failure:
             disk.failure = str(failure)
-        return disk
 
 
 class Cut:
@@ -255,6 +259,10 @@ class Cut:
             identity=disk.armed.identity,
             size_bytes=disk.armed.size_bytes,
         )
+
+    def armed(self) -> list[Armed]:
+        """Return the trackings of the disks."""
+        return [disk.armed for disk in self._disks.values() if disk.armed is not None]
 
     def marks(self) -> list[Mark]:
         """Return where the points of this run will stand."""

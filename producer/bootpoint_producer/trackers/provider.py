@@ -131,12 +131,17 @@ class Provider(Protocol):
         """
 
     def keep_only(self, trackers: Collection[str]) -> None:
-        """Give back what is held for trackings that no base, no candidate and no run needs.
-
-        Called at any time, by any thread; a tracking that was armed meanwhile stays.
+        """Give back what is held for trackings that no base, no candidate and no run needs; may be called at any time.
 
         Args:
             trackers: Ids of the trackings that are needed.
+
+        Raises:
+            OSError: Something stays, until the next call.
+        """
+
+    def upkeep(self) -> None:
+        """Give back what is held where it does harm by now; called about once a minute, by a thread of its own.
 
         Raises:
             OSError: Something stays, until the next call.

@@ -156,20 +156,26 @@ class ThinProvider:
                 raise OSError(str(failure)) from failure
 
     def keep_only(self, trackers: Collection[str]) -> None:
-        """See `Provider.keep_only`; what its pool lacks room for is given back as well, and what nobody asks for."""
+        """See `Provider.keep_only`."""
         with self._lock:
-            followed = {found.armed.tracker for found in self._open.values()}
+            for uuid, kept, _ in self._kept.all():
+                if kept is None or kept.tracker not in trackers:
+                    self._give_up(uuid, "no boot point needs it")
+
+    def upkeep(self) -> None:
+        """See `Provider.upkeep`: what a pool lacks room for is given up, and what no run has asked for in weeks."""
+        with self._lock:
             for uuid, kept, seconds in self._kept.all():
-                if kept is None or not (kept.tracker in trackers or kept.tracker in followed):
-                    cause = "no boot point needs it"
-                elif seconds > MOST_IDLE:
-                    cause = f"no run has asked for it for {seconds / 86400:.0f} days"
-                else:
-                    device = pool_device(kept.pool)
-                    cause = (device and self._pool_trouble(device)) or ""
-                if cause:
-                    _log.warning("a kept snapshot is given up", extra={"volume": uuid, "cause": cause})
-                    self._kept.forget(uuid)
+                if seconds > MOST_IDLE:
+                    self._give_up(uuid, f"no run has asked for it for {seconds / 86400:.0f} days")
+                elif kept is not None and (device := pool_device(kept.pool)) is not None:
+                    trouble = self._pool_trouble(device)
+                    if trouble is not None:
+                        self._give_up(uuid, trouble)
+
+    def _give_up(self, uuid: str, cause: str) -> None:
+        _log.warning("a kept snapshot is given up", extra={"volume": uuid, "cause": cause})
+        self._kept.forget(uuid)
 
     # --- the pool
 

@@ -188,6 +188,23 @@ def test_what_was_written_since_a_cut_can_be_asked(tracked: TrackedDisk) -> None
     assert numbers(found) == {9}
 
 
+def test_a_disk_that_nobody_needs_is_not_followed_any_more(tracked: TrackedDisk, pins: Path) -> None:
+    armed = tracked.provider.arm(tracked.device)
+    tracked.provider.keep_only([armed.tracker])
+    assert tracked.provider.arm(tracked.device).tracker == armed.tracker
+    tracked.provider.keep_only([])
+    assert list(pins.glob("*/disk-*")) == []
+    assert tracked.provider.arm(tracked.device).tracker != armed.tracker
+
+
+def test_two_agents_do_not_take_each_other_s_disks(tracked: TrackedDisk) -> None:
+    other = EbpfProvider(Program(tracked.pins, owner="other"))
+    other.arm(tracked.device)
+    other.keep_only([])
+    write(tracked.device, 5 * GRAIN, 512)
+    assert numbers(tracked.cut()) == {5}
+
+
 # --- doubt ----------------------------------------------------------------------------------------------------------
 
 

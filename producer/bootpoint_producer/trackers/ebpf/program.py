@@ -2,13 +2,13 @@
 
 ::
 
-    /sys/fs/bpf/bootpoint/<digest of the program file>/
+    /sys/fs/bpf/bootpoint/<agent>-<digest of the program file>/
         disks                                 the map of maps: which disks are followed
         queue-program, queue-link, remap-…    what hears of writes
         disk-<major>-<minor>-<number>         the cells of a generation; the newest one is open
 
 Another version of the program has another folder; those of earlier versions are removed, and what they followed is
-scanned once.
+scanned once. Another agent on the machine (``bootpoint up`` has one) has its own.
 """
 
 from __future__ import annotations
@@ -60,11 +60,13 @@ class Program:
     Args:
         pins: Folder in a BPF file system; `PINS` by default.
         file: The program file.
+        owner: Names the agent, of letters and digits.
     """
 
-    def __init__(self, pins: Path | None = None, file: Path = OBJECT) -> None:
+    def __init__(self, pins: Path | None = None, file: Path = OBJECT, owner: str = "agent") -> None:
         self._pins = PINS if pins is None else pins
         self._file = file
+        self._owner = owner
         self._refused: str | None = None
 
     def why_not(self) -> str | None:
@@ -105,7 +107,8 @@ class Program:
         """
         with contextlib.suppress(OSError), library.pinned(self._folder / "disks"):
             return self.hearing()
-        shutil.rmtree(self._pins, ignore_errors=True)
+        for other in self._pins.glob(f"{self._owner}-*"):
+            shutil.rmtree(other)
         self._folder.mkdir(mode=0o700, parents=True)
         wanted, unwanted = _PROGRAMS, _OLD_PROGRAMS
         if library.event_arguments("block_bio_queue") == 2:  # the queue before the bio: before Linux 5.11
@@ -133,13 +136,18 @@ class Program:
 
     def generations(self, major: int, minor: int) -> dict[int, Path]:
         """Return where the generations of a disk are pinned, by number, ascending."""
-        found = {}
+        found = self.followed().get((major, minor), [])
+        return dict(sorted((int(path.name.rpartition("-")[2]), path) for path in found))
+
+    def followed(self) -> dict[tuple[int, int], list[Path]]:
+        """Return where the generations of every disk are pinned, by its number."""
+        found: dict[tuple[int, int], list[Path]] = {}
         with contextlib.suppress(FileNotFoundError):
             for path in self._folder.iterdir():
                 known = _CELLS.fullmatch(path.name)
-                if known is not None and (int(known[1]), int(known[2])) == (major, minor):
-                    found[int(known[3])] = path
-        return dict(sorted(found.items()))
+                if known is not None:
+                    found.setdefault((int(known[1]), int(known[2])), []).append(path)
+        return found
 
     def place(self, major: int, minor: int, sequence: int) -> Path:
         """Return where a generation belongs."""
@@ -147,7 +155,7 @@ class Program:
 
     @property
     def _folder(self) -> Path:
-        return self._pins / hashlib.sha256(self._file.read_bytes()).hexdigest()[:16]
+        return self._pins / f"{self._owner}-{hashlib.sha256(self._file.read_bytes()).hexdigest()[:16]}"
 
 
 def is_mounted(folder: Path) -> bool:

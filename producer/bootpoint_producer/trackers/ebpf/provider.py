@@ -127,7 +127,20 @@ class EbpfProvider:
         """See `Provider.picture`; writes are what counts."""
 
     def keep_only(self, trackers: Collection[str]) -> None:
-        """See `Provider.keep_only`; an array that nobody needs is replaced when its disk is followed anew."""
+        """See `Provider.keep_only`; a disk that nobody needs isn't followed any more."""
+        for (major, minor), places in self._program.followed().items():
+            for place in places:
+                with library.pinned(place) as descriptor, Cells.opened(descriptor) as cells:
+                    header = cells.header
+                    if str(uuid.UUID(bytes=header.tracker)) in trackers:
+                        continue
+                    with self._program.disks() as disks:
+                        if library.inner_id(disks, number := major << 20 | minor) == library.map_id(descriptor):
+                            library.remove(disks, number)
+                place.unlink(missing_ok=True)
+
+    def upkeep(self) -> None:
+        """See `Provider.upkeep`; memory is all that it holds."""
 
     # --- the open generation
 
