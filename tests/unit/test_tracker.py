@@ -32,7 +32,6 @@ from bootpoint_producer.trackers.sample import LEAST, MOST, Sample, Sampled
 #: Grains of the disks here.
 COUNT = 512
 SIZE = COUNT * GRAIN
-DISK = Path("/dev/erp")
 
 
 @dataclass
@@ -101,6 +100,9 @@ class Rig:
     follower: Follower = field(default_factory=Follower)
 
     def __post_init__(self) -> None:
+        self.directory.mkdir()
+        self.disk = self.directory / "erp"
+        self.disk.touch()
         self.restart()
 
     def restart(self) -> None:
@@ -108,7 +110,7 @@ class Rig:
         self.keeper = TrackerKeeper(self.state, [self.follower])
 
     def begin(self, *, settled: bool = True) -> Cut:
-        cut = self.keeper.cut({"a": DISK})
+        cut = self.keeper.cut({"a": self.disk})
         cut.instant()
         cut.taken(settled=settled)
         return cut
@@ -175,14 +177,14 @@ def test_an_aborted_point_leaves_its_writes_to_the_next_one(rig: Rig) -> None:
     rig.state.drop(replica, point)
     aborted.close()
     rig.follower.write(2)
-    failed = rig.keeper.cut({"a": DISK})
+    failed = rig.keeper.cut({"a": rig.disk})
     failed.close()  # the snapshot was never taken
     rig.restart()
     assert rig.since(replica, rig.begin()) == {1, 2}
 
 
 def test_a_provider_hears_what_is_read_and_which_trackings_are_needed(rig: Rig) -> None:
-    cut = rig.keeper.cut({"a": DISK})
+    cut = rig.keeper.cut({"a": rig.disk})
     cut.instant()
     cut.taken(settled=True, pictures={"a": Path("/dev/erp-picture")})
     assert rig.follower.pictures == [Path("/dev/erp-picture")]
@@ -245,7 +247,7 @@ def test_stored_generations_come_back_after_the_agent_was_killed(rig: Rig) -> No
     replica = new_id()
     rig.commit(replica, rig.begin())
     rig.follower.write(9)
-    cut = rig.keeper.cut({"a": DISK})
+    cut = rig.keeper.cut({"a": rig.disk})
     cut.instant()  # killed before anything was stored
     rig.restart()
     rig.follower.write(10)
@@ -331,9 +333,9 @@ def test_a_tracker_that_breaks_costs_the_scan_and_not_the_run(rig: Rig) -> None:
 
 
 def test_the_choice_says_why(rig: Rig) -> None:
-    assert rig.keeper.choose(DISK).name == "ebpf"
+    assert rig.keeper.choose(rig.disk).name == "ebpf"
     rig.follower.refusal = "no BPF file system is mounted at /sys/fs/bpf"
-    choice = rig.keeper.choose(DISK)
+    choice = rig.keeper.choose(rig.disk)
     assert (choice.name, choice.reason) == ("hash", "ebpf: no BPF file system is mounted at /sys/fs/bpf")
     replica = new_id()
     cut = rig.begin()

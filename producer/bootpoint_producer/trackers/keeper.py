@@ -9,6 +9,7 @@ point covers. Whatever speaks against the tracking demotes the disk to a hash sc
 from __future__ import annotations
 
 import logging
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -57,8 +58,9 @@ class TrackerKeeper:
         self._state = state
         self.providers = tuple(providers)
         self._store = GenerationStore(state.directory / "trackers")
-        # Never held while something is written: whoever waits for it may have file systems frozen.
         self._lock = threading.Lock()
+        # Of each provider. Never held while a disk or a file is written: who waits for it may have file systems frozen.
+        self._turns = {provider.name: threading.Lock() for provider in providers}
         self._cuts: set[Cut] = set()
 
     def choose(self, path: Path) -> TrackerChoice:
@@ -90,21 +92,22 @@ class TrackerKeeper:
     def sweep(self) -> None:
         """Drop the generations that no base, no candidate and no cut of a run needs."""
         failures: dict[str, OSError] = {}
-        with self._lock:  # until it was given back: meanwhile nobody may begin to follow what isn't needed yet
-            needed = self._needed()
-            for provider in self.providers:
-                try:
-                    provider.keep_only(needed.keys())
-                except OSError as failure:
-                    failures[provider.name] = failure
-        self._store.sweep(needed)
+        for provider in self.providers:
+            try:
+                with self._turns[provider.name]:  # nobody begins to follow a disk between the look and the deed
+                    provider.keep_only(self._needed().keys())
+            except OSError as failure:
+                failures[provider.name] = failure
+        self._store.sweep(self._needed())
         for name, cause in failures.items():
             _log.warning("something is held in vain", extra={"tracker": name, "cause": str(cause)})
 
     def _needed(self) -> dict[str, int]:
         """Return the newest generation that nobody needs, of each tracking that is of use."""
-        marks = [mark for cut in self._cuts for mark in cut.marks()] + self._state.marks()
-        needed = {armed.tracker: armed.sequence - 1 for cut in self._cuts for armed in cut.armed()}
+        with self._lock:
+            cuts = list(self._cuts)
+        marks = [mark for cut in cuts for mark in cut.marks()] + self._state.marks()
+        needed = {armed.tracker: armed.sequence - 1 for cut in cuts for armed in cut.armed()}
         for mark in marks:
             needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
         return needed
@@ -138,7 +141,7 @@ class TrackerKeeper:
     def instant(self, disk: _Followed) -> None:
         """Close a disk's generation; the disk's file systems may be frozen."""
         try:
-            with self._lock:
+            with self._turns[disk.provider.name]:
                 disk.closed = disk.provider.instant(disk.path)
         except (BootpointError, OSError) as failure:
             disk.failure = str(failure)
@@ -148,12 +151,12 @@ class TrackerKeeper:
         if disk.armed is None or disk.closed is None:
             return
         try:
-            with self._lock:
+            with self._turns[disk.provider.name]:
                 generations = disk.provider.collect(disk.path)
             for generation in generations:
                 self._store.put(disk.armed.tracker, generation)
             if generations:
-                with self._lock:
+                with self._turns[disk.provider.name]:
                     disk.provider.let_go(disk.path, generations[-1].sequence)
         except (BootpointError, OSError) as failure:
             disk.failure, disk.closed = str(failure), None
@@ -163,7 +166,7 @@ class TrackerKeeper:
         if disk.armed is None or disk.closed is None:
             return None
         try:
-            with self._lock:
+            with self._turns[disk.provider.name]:
                 closed = disk.provider.collect(disk.path)
                 written = disk.provider.written_since(disk.path)
         except (BootpointError, OSError):
@@ -183,10 +186,20 @@ class TrackerKeeper:
 
     def _arm(self, disk: _Followed) -> None:
         try:
-            with self._lock:
+            _flush(disk.path)
+            with self._turns[disk.provider.name]:
                 disk.armed = disk.provider.arm(disk.path)
         except (BootpointError, OSError) as failure:
             disk.failure = str(failure)
+
+
+def _flush(path: Path) -> None:
+    """Write out what the page cache holds of a disk: it belongs before the instant, not after it."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 class Cut:

@@ -20,6 +20,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from . import library
@@ -153,7 +154,7 @@ class Program:
         """Return where a generation belongs."""
         return self._folder / f"disk-{major}-{minor}-{sequence}"
 
-    @property
+    @cached_property
     def _folder(self) -> Path:
         return self._pins / f"{self._owner}-{hashlib.sha256(self._file.read_bytes()).hexdigest()[:16]}"
 

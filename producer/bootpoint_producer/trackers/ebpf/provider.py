@@ -57,12 +57,6 @@ class EbpfProvider:
     def arm(self, path: Path) -> Armed:
         """See `Provider.arm`."""
         found = disk(path)
-        # What the page cache holds belongs before the instant, not after it.
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
         hearing = self._program.attach()
         header = self._open_generation(found, hearing)
         if header is None:
