@@ -107,6 +107,8 @@ static __always_inline void mark(void *map, __u32 base, __u32 first, __u32 last)
 
 	if (!element)
 		return;
+	/* Else clang proves the loop's end and the mask needless, and leaves Linux 6.1 without a bound that it can see. */
+	barrier_var(count);
 	for (__u32 i = 0; i < CELLS; i++) {
 		__u8 *at = &element->cells[cell & (CELLS - 1)];
 
