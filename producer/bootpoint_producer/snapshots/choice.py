@@ -129,7 +129,11 @@ class _Planner:
                 self._subvolumes[top] = Subvolume(top, owner=self._owner)
             yield BtrfsHold(path, self._subvolumes[top], reasons=_others(path, use)), "it is a file on btrfs"
         if can_clone(path):
-            yield Reflink(path, reasons=_others(path, use)), "it is a file on storage that copies by reference"
+            kind = "fsfreeze" if use.mounts and self._wanted != "reflink" else "reflink"
+            yield (
+                Reflink(path, kind=kind, reasons=_others(path, use)),
+                "it is a file on storage that copies by reference",
+            )
 
     def _zfs(self, path: Path, dataset: zfs.Dataset, use: Usage) -> Hold:
         if dataset.pool not in self._pools:

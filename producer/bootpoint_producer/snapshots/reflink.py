@@ -29,14 +29,15 @@ class Reflink(Part):
 
     Args:
         path: The file.
+        kind: ``fsfreeze`` where file systems in it are frozen for it, else ``reflink``.
         reasons: Why the copy is no better than after a power cut; empty at ``fs``.
     """
 
-    kind = "reflink"
     live = False
     settled = True
 
-    def __init__(self, path: Path, *, reasons: Sequence[str] = ()) -> None:
+    def __init__(self, path: Path, *, kind: str, reasons: Sequence[str] = ()) -> None:
+        self.kind = kind
         self.reasons = list(reasons)
         self._path = path
         self._copy = -1

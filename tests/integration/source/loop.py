@@ -28,7 +28,12 @@ def unmount(point: Path) -> None:
     def unmounted() -> bool:
         return subprocess.run(["umount", point], check=False, capture_output=True).returncode == 0
 
-    wait_for(unmounted, f"{point} to be unmounted", timeout=20.0)
+    try:
+        wait_for(unmounted, f"{point} to be unmounted", timeout=20.0)
+    except TimeoutError:
+        # Whoever holds it (a sandbox that was begun meanwhile has a mount of its own): the directory can be removed.
+        run("umount", "--lazy", point)
+        raise
 
 
 def thaw(point: Path) -> None:
