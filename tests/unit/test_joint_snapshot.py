@@ -25,6 +25,9 @@ class Volume(Part):
 class Hold:
     """A disk that stands on parts."""
 
+    live = False
+    settled = True
+
     def __init__(self, kind: str, *parts: Part) -> None:
         self.kind = kind
         self.reasons: list[str] = []
