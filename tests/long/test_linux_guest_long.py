@@ -15,7 +15,7 @@ from tests.service.linux_guest import GuestError, linux_guest
 pytestmark = pytest.mark.timeout(2400)
 
 #: Seconds for one part of a scenario; a quiet machine needs a fifth of it.
-PART = 600.0
+PART = 900.0
 
 
 @pytest.fixture(autouse=True)
