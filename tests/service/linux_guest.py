@@ -33,6 +33,12 @@ from pathlib import Path
 from tests.service.linux_tree import linux_tree, make_checkout, make_initramfs, packages_disk
 from tests.service.process import Server
 
+#: What the kernel is told: a panic ends qemu, and what it takes for a broken timer or a stall is a loaded machine.
+_KERNEL = (
+    "quiet loglevel=5 panic=-1 oops=panic no_timer_check nowatchdog rcupdate.rcu_cpu_stall_suppress=1 nokaslr "
+    "mitigations=off"
+)
+
 #: Memory of the guest, in MiB.
 MEMORY = 1280
 
@@ -195,7 +201,7 @@ def _command(directory: Path, tree: Path, files: Mapping[str, Path]) -> list[str
     (kernel,) = packages.glob("boot/vmlinuz-*")
     command = ["qemu-system-x86_64", "-accel", "tcg", "-smp", "1", "-m", str(MEMORY), "-cpu", "qemu64,+rdrand,+ssse3"]
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel", str(kernel)]
-    command += ["-append", "console=ttyS0,115200 panic=-1 oops=panic mitigations=off nokaslr loglevel=5 quiet"]
+    command += ["-append", f"console=ttyS0,115200 {_KERNEL}"]
     command += ["-initrd", str(directory / "initramfs"), "-serial", f"file:{directory}/console"]
     command += ["-device", "virtio-serial-pci,id=ports"]
     command += ["-chardev", f"socket,id=control,path={os.path.relpath(directory / 'control')},server=on,wait=off"]
