@@ -109,8 +109,8 @@ def device_counter(device: int) -> tuple[int, ...]:
         OSError: There is no such device.
     """
     fields = (_device(device) / "stat").read_text().split()
-    # Documentation/block/stat.rst: 5th: writes, 7th: sectors written, 12th: discards
-    return tuple(int(fields[at]) for at in (4, 6, 11) if at < len(fields))
+    # Documentation/block/stat.rst: 7th: sectors written, 12th: discards. Not the 5th: it counts flushes of nothing.
+    return tuple(int(fields[at]) for at in (6, 11) if at < len(fields))
 
 
 def _stack(found: os.stat_result) -> _Stack:
