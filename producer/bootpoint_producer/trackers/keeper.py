@@ -102,6 +102,14 @@ class TrackerKeeper:
         for name, cause in failures.items():
             _log.warning("something is held in vain", extra={"tracker": name, "cause": str(cause)})
 
+    def upkeep(self) -> None:
+        """Have the providers look after what they hold; called now and then, whether there are runs or not."""
+        for provider in self.providers:
+            try:
+                provider.upkeep()
+            except OSError as failure:
+                _log.warning("something is held in vain", extra={"tracker": provider.name, "cause": str(failure)})
+
     def _needed(self) -> dict[str, int]:
         """Return the newest generation that nobody needs, of each tracking that is of use."""
         with self._lock:
@@ -111,14 +119,6 @@ class TrackerKeeper:
         for mark in marks:
             needed[mark.tracker] = min(mark.sequence, needed.get(mark.tracker, mark.sequence))
         return needed
-
-    def upkeep(self) -> None:
-        """Have the providers look after what they hold; called now and then, whether there are runs or not."""
-        for provider in self.providers:
-            try:
-                provider.upkeep()
-            except OSError as failure:
-                _log.warning("something is held in vain", extra={"tracker": provider.name, "cause": str(failure)})
 
     # --- for cuts
 
