@@ -62,6 +62,15 @@ class SnapshotChoice(enum.StrEnum):
     ZFS = "zfs"
 
 
+class TrackerChoice(enum.StrEnum):
+    """How an agent finds what changed; ``auto`` is the best that the disk allows."""
+
+    AUTO = "auto"
+    EBPF = "ebpf"
+    THIN = "thin"
+    HASH = "hash"
+
+
 @dataclass(frozen=True, slots=True)
 class Listen:
     """Where a server listens."""
@@ -125,6 +134,8 @@ class AgentConfig:
         state_directory: The agent's key, maps and runs.
         files: Raw disk files that may be sources, as ``file:/absolute/path``; no other file is ever read.
         snapshot: Which snapshot is taken.
+        tracker: How it is found out what changed; a disk for which that isn't possible is scanned by hash.
+        sample_percent: Share of what a tracker calls unchanged that each run compares all the same, in percent.
         log_format: How log lines look.
         log_level: Which are written.
     """
@@ -132,6 +143,8 @@ class AgentConfig:
     state_directory: Path = AGENT_STATE
     files: tuple[str, ...] = ()
     snapshot: SnapshotChoice = SnapshotChoice.AUTO
+    tracker: TrackerChoice = TrackerChoice.AUTO
+    sample_percent: float = 1.0
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
 
@@ -172,6 +185,8 @@ class AgentConfig:
             state_directory=table.take("state_directory", _path, AGENT_STATE),
             files=table.items("files", _file_id, filled=False),
             snapshot=table.take("snapshot", member(SnapshotChoice), SnapshotChoice.AUTO),
+            tracker=table.take("tracker", member(TrackerChoice), TrackerChoice.AUTO),
+            sample_percent=table.take("sample_percent", _percent, 1.0),
             log_format=table.take("log_format", member(LogFormat), LogFormat.TEXT),
             log_level=table.take("log_level", member(LogLevel), LogLevel.INFO),
         )
@@ -217,6 +232,12 @@ def _file_id(value: object) -> str:
     if not found.startswith("file:/"):
         raise BadValue(f"{found!r} must be written as file:/absolute/path")
     return "file:" + absolute_path(found.removeprefix("file:"))
+
+
+def _percent(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 100:
+        raise BadValue(f"{value!r} must be a number from 0 to 100")
+    return float(value)
 
 
 def _url(*schemes: str) -> Callable[[object], str | None]:

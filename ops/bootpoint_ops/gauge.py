@@ -52,10 +52,8 @@ _QUERIES: dict[str, str] = {
         SELECT y.job_name, h.name, y.retention_blocked::integer AS value FROM replica y JOIN host h ON h.id = y.host_id
         WHERE y.state <> 'detached'""",
     "unprotected_disks": """
-        SELECT a.name, count(*) FILTER (WHERE (i->>'eligible')::boolean AND NOT EXISTS (
-            SELECT 1 FROM job j WHERE j.agent_id = a.id AND (j.spec #> '{source,disks}' = '"all"'
-            OR j.spec #> '{source,disks}' @> jsonb_build_array(jsonb_build_object('id', i->>'id'))))) AS value
-        FROM agent a, LATERAL jsonb_array_elements(a.inventory->'items') AS i GROUP BY a.name""",
+        SELECT name, (SELECT count(*) FROM unprotected_disks(agent.id)) AS value FROM agent
+        WHERE inventory IS NOT NULL AND revoked_at IS NULL""",
 }
 
 

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.identity import new_id
 from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
-from bootpoint_common.store import event
+from bootpoint_common.store import disk, event
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, rows, run
 from bootpoint_common.store.job import Job, ReplicaRow
@@ -121,7 +121,15 @@ def apply(connection: Connection, spec: Spec, *, actor: str) -> Applied:
     event.record(
         connection, f"job_{applied.result}", text, actor=actor, job=spec.name, agent=spec.source.agent, details=details
     )
+    _review(connection, applied.number, actor)
     return applied
+
+
+def _review(connection: Connection, number: int | None, actor: str) -> None:
+    """Tell of disks of a job's source that no job protects as its jobs are now."""
+    row = one(connection, "SELECT agent_id FROM job WHERE id = %s", number)
+    if row is not None:
+        disk.review(connection, row["agent_id"], actor=actor)
 
 
 def _refused(spec: Spec, change: Change) -> BootpointError:
@@ -254,6 +262,7 @@ def delete(connection: Connection, name: str, *, actor: str) -> list[ReplicaRow]
             forget(connection, replica.id)
     run(connection, "DELETE FROM job WHERE id = %s", found.id)
     event.record(connection, "job_deleted", f"job {found.name} deleted", actor=actor, job=found.name)
+    disk.review(connection, found.agent_id, actor=actor)
     return [replica for replica in replicas if replica.definition is not None]
 
 

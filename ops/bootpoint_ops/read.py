@@ -303,9 +303,25 @@ def disk_list(connection: Connection, name: str) -> dict[str, Any] | None:
     return {
         "agent": name,
         "read_at": jsonable(found["inventory_at"]),
-        "machine": found["inventory"]["machine"],
+        "machine": found["inventory"].get("machine"),
         "items": items,
+        "problems": found["inventory"].get("problems") or [],
     }
+
+
+def unprotected(connection: Connection) -> list[dict[str, Any]]:
+    """Return every disk that could be protected and is in no job, by agent; ``jobs`` says whether that has any."""
+    return _objects(
+        rows(
+            connection,
+            "SELECT a.name AS agent, d.item->>'id' AS id, d.item->>'path' AS path,"
+            " (d.item->>'size_bytes')::bigint AS size_bytes, u.since,"
+            " EXISTS (SELECT 1 FROM job j WHERE j.agent_id = a.id) AS jobs FROM agent a"
+            " CROSS JOIN LATERAL unprotected_disks(a.id) AS d(item)"
+            " LEFT JOIN unprotected_disk u ON u.agent_id = a.id AND u.disk_id = d.item->>'id'"
+            " WHERE a.revoked_at IS NULL ORDER BY a.name, d.item->>'path', d.item->>'id'",
+        )
+    )
 
 
 def _protectors(item: dict[str, Any], protected: list[Row]) -> list[str]:

@@ -25,6 +25,8 @@ from .run import Run
 from .snapshots import choose, remove_leftovers
 from .snapshots.base import Snapshot
 from .state import AgentState, Identity
+from .trackers import give_back, providers
+from .trackers.keeper import TrackerKeeper
 
 _log = logging.getLogger(__name__)
 
@@ -34,6 +36,9 @@ VERSION = "0.1.0"
 #: Seconds between heartbeats; also between hellos that nobody answered yet.
 HEARTBEAT_SECONDS = 10.0
 HELLO_SECONDS = 2.0
+
+#: Seconds between two looks at what trackers hold: a pool may run full between runs, too.
+UPKEEP_SECONDS = 60.0
 
 #: Segments whose entries one answer holds at most: 16 times 4 KiB.
 MOST_SEGMENTS = 16
@@ -85,6 +90,7 @@ class Agent:
         self._carrier = carrier
         self._link = Link(identity, carrier, state.new_incarnation())
         self._sender = StreamSender(connect=carrier.publisher)
+        self._trackers = TrackerKeeper(state, providers(str(config.tracker), directory=state.directory))
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._runs: dict[UUID, Run] = {}
@@ -92,13 +98,15 @@ class Agent:
         self._threads = [
             threading.Thread(target=self._inbox, name="agent inbox", daemon=True),
             threading.Thread(target=self._heartbeat, name="agent heartbeat", daemon=True),
+            threading.Thread(target=self._upkeep, name="agent upkeep", daemon=True),
         ]
 
     def start(self) -> None:
         """Check what is held, clean up after a dead agent, and start the threads."""
         for dropped in self._state.check():
             _log.warning("block map dropped: its digests don't match", extra={"map": dropped})
-        remove_leftovers(self._files)
+        remove_leftovers(self._files, self._link.identity.name)
+        give_back(str(self._config.tracker), directory=self._state.directory)
         self._sender.start()
         for thread in self._threads:
             thread.start()
@@ -128,6 +136,10 @@ class Agent:
                 runs = list(self._runs.values())
             self._link.send(message.Heartbeat(runs=[run.progress() for run in runs]))
             self._stop.wait(HEARTBEAT_SECONDS)
+
+    def _upkeep(self) -> None:
+        while not self._stop.wait(UPKEEP_SECONDS):
+            self._trackers.upkeep()
 
     def _hello(self) -> message.Hello:
         with self._lock:
@@ -249,7 +261,7 @@ class Agent:
     # --- disks
 
     def _disks(self) -> dict[str, Any]:
-        return diskmap.inventory(self._files)
+        return diskmap.inventory(self._files, trackers=self._trackers.providers)
 
     def _entries(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Say what the grains of some segments were, as far as a map here still knows; a verification asks."""
@@ -269,14 +281,16 @@ class Agent:
             sender=self._sender,
             resolve=self._resolve,
             choose=self._choose,
+            trackers=self._trackers,
+            sample_share=self._config.sample_percent / 100,
         )
 
     def _resolve(self, disk_id: str) -> Path:
         return diskmap.resolve(disk_id, self._files)
 
     def _choose(self, paths: dict[str, Path]) -> Snapshot:
-        choice = choose(paths, str(self._config.snapshot))
-        _log.info("snapshot chosen", extra={"kind": choice.snapshot.kind, "reason": choice.reason})
+        choice = choose(paths, str(self._config.snapshot), owner=self._link.identity.name)
+        _log.info("snapshot chosen", extra={"kinds": choice.kinds, "reasons": choice.reasons})
         return choice.snapshot
 
 

@@ -18,17 +18,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bootpoint_common import allocator, log, machine
+from bootpoint_common import allocator, diskview, log, machine
 from bootpoint_common.config import AGENT_FILE, AGENT_STATE, AgentConfig
 from bootpoint_common.enrolment import Token
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.stream import rabbit
 from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
-from bootpoint_common.units import format_size
 from bootpoint_producer import diskmap
 from bootpoint_producer.agent import VERSION, Agent, refuse_copy
 from bootpoint_producer.join import join as join_installation
 from bootpoint_producer.state import AgentState, Identity
+from bootpoint_producer.trackers import providers
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -241,25 +241,35 @@ def _require_broker(identity: Identity) -> None:
 
 
 @main.command()
+@diskview.draw_option
 @output_option
 @place_options
-def disks(output: str, config_file: Path | None, state_directory: Path | None) -> None:
-    """List this machine's disks, and whether they can be protected."""
+def disks(drawn: bool | None, output: str, config_file: Path | None, state_directory: Path | None) -> None:
+    """List this machine's disks, what is on them, and whether they can be protected."""
     config = settings(config_file, state_directory)
     identity = AgentState(config.state_directory).identity() if config.state_directory.is_dir() else None
     files = [Path(entry.removeprefix("file:")) for entry in config.files]
-    found = diskmap.inventory(files, agent=None if identity is None else identity.name)
+    name = None if identity is None else identity.name
+    trackers = providers(str(config.tracker), directory=config.state_directory)
+    found = diskmap.inventory(files, agent=name, trackers=trackers)
+    diskview.warn(found)
     if output == "json":
-        click.echo(json.dumps(found, ensure_ascii=False))
-        return
+        click.echo(json.dumps(diskview.public(found), ensure_ascii=False))
+    elif not found["items"]:
+        click.echo("no disks")
+    elif drawn or (drawn is None and sys.stdout.isatty()):
+        diskview.paint(Console(), found)
+    else:
+        _print_table(found)
+
+
+def _print_table(found: dict[str, Any]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for name in ("ID", "PATH", "SIZE", "TABLE", "ELIGIBLE"):
-        table.add_column(name, justify="right" if name == "SIZE" else "left", overflow="fold")
-    for item in found["items"]:
-        eligible = "yes" if item["eligible"] else f"no: {item['reason']}"
-        cells = (item["id"], item["path"], format_size(item["size_bytes"]), item["table"] or "-", eligible)
-        table.add_row(*(Text(str(cell)) for cell in cells))
-    _print(table if found["items"] else Text("no disks"))
+    for name in diskview.COLUMNS[:-1]:  # which jobs protect a disk is known to the database only
+        table.add_column(name.lstrip(">"), justify="right" if name.startswith(">") else "left", overflow="fold")
+    for cells in diskview.lines(found):
+        table.add_row(*(Text(cell) for cell in cells[:-1]))
+    _print(table)
 
 
 @main.command()

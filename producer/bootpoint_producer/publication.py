@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
 
@@ -25,10 +25,13 @@ from bootpoint_common.units import MiB
 
 from .feed import Feed, Ground
 from .link import Link
-from .snapshots import Snapshot, SnapshotSet
+from .snapshots import Consistency, Snapshot, SnapshotSet
 from .sources.base import Source
 from .state import AgentState
-from .trackers.hash import HashTracker
+from .trackers.grains import Grains
+from .trackers.keeper import Cut, TrackerKeeper
+from .trackers.sample import SHARE, Sample
+from .usedblocks import UsedBlocks
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +58,8 @@ class Tools:
         sender: Bundles to the streams.
         resolve: Finds the path of a disk id; raises ``disk_missing`` or ``source_ineligible``.
         choose: Chooses the snapshot for the paths of the slots.
+        trackers: Follow the disks between runs.
+        sample_share: Share of what a tracker calls unchanged that each run looks at all the same, 0 to 1.
     """
 
     state: AgentState
@@ -62,6 +67,8 @@ class Tools:
     sender: StreamSender
     resolve: Callable[[str], Path]
     choose: Callable[[dict[str, Path]], Snapshot]
+    trackers: TrackerKeeper
+    sample_share: float = SHARE
 
 
 class _ReadingOver(Exception):  # noqa: N818 - the end of a thread's work, not an error of ours
@@ -113,6 +120,7 @@ class Publication:
         order: The run.
         tools: What it works with.
         snapshot: What is read.
+        cut: What was written until the snapshot's instant.
         demand: Raises ``consistency_too_low`` where a level is below the job's.
         broke: Called by a disk's thread that can't go on.
     """
@@ -122,6 +130,7 @@ class Publication:
         order: message.StartRun,
         tools: Tools,
         snapshot: SnapshotSet,
+        cut: Cut,
         *,
         demand: Callable[[str], None],
         broke: Callable[[BootpointError], None],
@@ -129,9 +138,11 @@ class Publication:
         self._order = order
         self._tools = tools
         self._snapshot = snapshot
+        self._cut = cut
         self._demand = demand
         self._broke = broke
         self._replicas = {r.replica_id: _Replica(r.replica_id) for r in order.replicas}
+        self._used = {disk.slot: self._used_blocks(disk) for disk in order.disks}
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self._reading = threading.Semaphore(DISKS_AT_A_TIME)
@@ -257,6 +268,7 @@ class Publication:
         source = _Stoppable(self._snapshot.source(disk.slot), self._over)
         try:
             ground = self._ground(replica, ready, disk, held, source.size_bytes)
+            tracker, doubt = self._cut.tracker(replica.replica_id, disk.slot, None if ground.base is None else held)
             outlet = self._outlet(disk, len(ready.disks))
         except BaseException:
             source.close()
@@ -264,16 +276,34 @@ class Publication:
         feed = Feed(
             slot=disk.slot,
             source=source,
-            tracker=HashTracker(),
-            ground=ground,
+            tracker=tracker,
+            ground=ground if doubt is None else replace(ground, fallback=doubt),
             candidate_path=self._tools.state.map_path(replica.replica_id, ready.point_id, disk.slot),
             key=self._tools.link.identity.key,
             point_id=ready.point_id,
             point_disk_id=disk.point_disk_id,
             before_seal=lambda slot, size, root: self._keep(replica, slot, size, root),
             confirm_consistency=self._confirm,
+            left_out=self._used[disk.slot],
+            sample=Sample(share=self._tools.sample_share, since=self._since(disk.slot)),
         )
         return _Channel(feed, source, outlet)
+
+    def _used_blocks(self, disk: message.RunDisk) -> UsedBlocks:
+        """Make what says which of a disk's blocks needn't be read; once for all replicas."""
+        path = self._snapshot.path(disk.slot)
+        return UsedBlocks(
+            slot=disk.slot,
+            path=path,
+            # What isn't held still has the disk's own path.
+            held=path != str(self._tools.resolve(disk.id)),
+            skip=self._order.skip,
+            quiet=lambda: self._snapshot.confirm() is Consistency.FS,
+        )
+
+    def _since(self, slot: str) -> Callable[[], Grains | None] | None:
+        """Return what tells what was written since the instant, where the disk is read as it changes."""
+        return (lambda: self._cut.written_since(slot)) if self._snapshot.live(slot) else None
 
     def _outlet(self, disk: message.ReadyDisk, disks: int) -> Outlet:
         streams = disks * len(self._replicas)
@@ -304,7 +334,8 @@ class Publication:
             replica.roots[slot] = (size, root)
             complete = set(replica.roots) == set(replica.expected)
         if complete and replica.point_id is not None:
-            self._tools.state.keep_point(replica.replica_id, replica.point_id, replica.roots)
+            marks = {slot: mark for slot in replica.roots if (mark := self._cut.mark(slot)) is not None}
+            self._tools.state.keep_point(replica.replica_id, replica.point_id, replica.roots, marks)
 
     def _confirm(self) -> str:
         reached = self._snapshot.confirm()

@@ -11,6 +11,7 @@ import queue
 import threading
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -22,6 +23,7 @@ from bootpoint_common.job import Script
 from .publication import Publication, Tools
 from .script import Stage, run_script
 from .snapshots import Consistency, SnapshotSet
+from .trackers.keeper import Cut
 
 _log = logging.getLogger(__name__)
 
@@ -55,6 +57,7 @@ class Run:
         self._stop = threading.Event()
         self._failure: BootpointError | None = None
         self._snapshot: SnapshotSet | None = None
+        self._cut: Cut | None = None
         self._publication: Publication | None = None
         self._heard_at = time.monotonic()
 
@@ -102,11 +105,12 @@ class Run:
             self._tools.state.keep_ended(self.order.run)
 
     def _work(self) -> None:
-        snapshot = self._snapshot = self._take()
+        snapshot, cut = self._take()
         self._publication = Publication(
             self.order,
             self._tools,
             snapshot,
+            cut,
             demand=lambda reached: self._demand(Consistency(reached), "somebody wrote to the disk while it was read"),
             broke=self._break,
         )
@@ -121,23 +125,24 @@ class Run:
         finally:
             if self._snapshot is not None:
                 self._snapshot.release()
+            if self._cut is not None:
+                self._cut.close()
 
     # --- before the offer
 
-    def _take(self) -> SnapshotSet:
+    def _take(self) -> tuple[SnapshotSet, Cut]:
         if datetime.now(UTC) > self.order.expires_at:
             raise error(Code.AGENT_OFFLINE, f"run {self.order.number} was begun too late by this agent")
         # Before the script: nobody's database is paused for a disk that isn't there.
         paths = {disk.slot: self._tools.resolve(disk.id) for disk in self.order.disks}
         self._script(Stage.BEFORE_SNAPSHOT, None)
-        taken = self._tools.choose(paths).take(paths)
-        try:
-            self._script(Stage.AFTER_SNAPSHOT, taken.consistency)
-            self._demand(taken.consistency, taken.reason)
-        except BaseException:
-            taken.release()
-            raise
-        return taken
+        snapshot = self._tools.choose(paths)
+        cut = self._cut = self._tools.trackers.cut(paths)
+        taken = self._snapshot = snapshot.take(paths, at_instant=cut.instant)
+        cut.taken(settled=taken.settled, pictures={slot: Path(taken.path(slot)) for slot in paths})
+        self._script(Stage.AFTER_SNAPSHOT, taken.consistency)
+        self._demand(taken.consistency, taken.reason)
+        return taken, cut
 
     def _demand(self, reached: Consistency, reason: str) -> None:
         wanted = Consistency(self.order.consistency)

@@ -6,6 +6,7 @@
     DIR/maps/<replica>/base                 the id of the point that the replica's head is, as far as is known here
     DIR/maps/<replica>/<point>/<slot>.map   its block map
     DIR/maps/<replica>/<point>/point.json   size and root of each disk: what makes it a base
+    DIR/trackers/                           what was written between runs, see `trackers.generation`
     DIR/incarnation                         the newest start of this agent
     DIR/ended.json                          runs that ended here, so that a repeated order doesn't begin one anew
 
@@ -24,8 +25,11 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 from bootpoint_common.blockmap import BlockMap, DamagedMap
 from bootpoint_common.cipher import AgentKey
@@ -33,6 +37,8 @@ from bootpoint_common.digest import SEGMENT_GRAINS, segment_digest, segment_grai
 from bootpoint_common.identity import new_id
 from bootpoint_common.message import Base, BaseDisk
 from bootpoint_common.units import GRAIN
+
+from .trackers.generation import Mark
 
 _log = logging.getLogger(__name__)
 
@@ -117,13 +123,29 @@ class AgentState:
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         return folder / f"{slot}.map"
 
-    def keep_point(self, replica_id: UUID, point_id: UUID, disks: Mapping[str, tuple[int, bytes]]) -> None:
+    def keep_point(
+        self,
+        replica_id: UUID,
+        point_id: UUID,
+        disks: Mapping[str, tuple[int, bytes]],
+        marks: Mapping[str, Mark] = MappingProxyType({}),
+    ) -> None:
         """Write, for certain, that the maps of a point are complete: size in bytes and root of each slot.
 
         The maps themselves were synced before. Only then may the seal be sent.
+
+        Args:
+            replica_id: The replica.
+            point_id: The point.
+            disks: Size in bytes and root of each slot.
+            marks: Where the slots that are followed stand in what their trackers saw.
         """
         folder = self._maps / str(replica_id) / str(point_id)
-        stored = {slot: {"size_bytes": size, "root": root.hex()} for slot, (size, root) in disks.items()}
+        stored: dict[str, dict[str, Any]] = {
+            slot: {"size_bytes": size, "root": root.hex()} for slot, (size, root) in disks.items()
+        }
+        for slot, mark in marks.items():
+            stored[slot]["mark"] = msgspec.to_builtins(mark)
         _replace(folder / "point.json", json.dumps(stored))
         _sync(folder.parent)
         _sync(self._maps)
@@ -139,6 +161,14 @@ class AgentState:
             for slot, disk in stored.items()
         ]
         return Base(point_id=point_id, disks=disks)
+
+    def mark(self, replica_id: UUID, point_id: UUID, slot: str) -> Mark | None:
+        """Return where a disk of a held point stands in what its tracker saw; None where that isn't known."""
+        return _marks(self._maps / str(replica_id) / str(point_id) / "point.json").get(slot)
+
+    def marks(self) -> list[Mark]:
+        """Return the marks of every point that is held, bases and candidates."""
+        return [mark for file in self._maps.glob("*/*/point.json") for mark in _marks(file).values()]
 
     def base(self, replica_id: UUID) -> Base | None:
         """Return the base of a replica, as far as is known here."""
@@ -241,6 +271,14 @@ class AgentState:
         """Remember that a run has ended."""
         known = [*[other for other in self.ended() if other != run], run][-_ENDED:]
         _replace(self.directory / "ended.json", json.dumps([str(other) for other in known]))
+
+
+def _marks(file: Path) -> dict[str, Mark]:
+    try:
+        stored = json.loads(file.read_text())
+        return {slot: msgspec.convert(disk["mark"], Mark) for slot, disk in stored.items() if "mark" in disk}
+    except (FileNotFoundError, json.JSONDecodeError, msgspec.ValidationError):
+        return {}
 
 
 def _replace(file: Path, text: str) -> None:

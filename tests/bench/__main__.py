@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case, conversion, life, verification
+from tests.bench import case, conversion, life, tracking, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -21,7 +21,7 @@ LONGEST, LONGEST_QUICK = 2400, 600
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
-CASES = ("full", "increment", "verify", "memory", "backlog", "life", "start")
+CASES = ("full", "increment", "tracker", "verify", "memory", "backlog", "life", "start")
 
 
 def main() -> int:
@@ -40,7 +40,7 @@ def main() -> int:
         bench.grains = 5_000 if options.quick else 100_000
         if {"full", "increment", "verify"} & set(options.only):
             report.title += f" (zstd level 1 makes 1/{bench.disk.build():.2f} of it; mixed for 1/{RATIO})"
-        with rig(storage, [bench.disk.path, bench.huge, bench.waiting, bench.deep]) as made:
+        with rig(storage, [bench.disk.path, bench.huge, bench.waiting, bench.deep, *bench.followed]) as made:
             for name in options.only:
                 getattr(bench, name)(made)
                 report.missing.remove(name)
@@ -75,6 +75,11 @@ class Bench:
         """The disk of the replica with as many points as it can have."""
         return self.disk.path.with_name("deep.raw")
 
+    @property
+    def followed(self) -> tuple[Path, Path]:
+        """Links to the devices whose writes are followed."""
+        return self.disk.path.with_name("small.dev"), self.disk.path.with_name("large.dev")
+
     def full(self, made: Rig) -> None:
         """Full copies against nbdcopy."""
         results, share = case.full(made, self.disk, self.rounds)
@@ -91,6 +96,26 @@ class Bench:
             self.report.at_least(name, results.faster("bootpoint", peer), bar, _beside(results, peer))
         self.report.add(Line("increment, bytes on the wire / changed bytes", f"{share:.3f}", beside="random bytes"))
         self._profile("increment", results)
+
+    def tracker(self, made: Rig) -> None:
+        """Increments of a followed disk by its size and against a hash scan, and what following costs a writer."""
+        results = tracking.increments(made, self.followed, self.rounds, self.rng)
+        what = f"increment of {tracking.CHANGED // MiB} MiB"
+        larger = results.seconds("16 GiB") / results.seconds("2 GiB")
+        beside = "medians; " + _beside_of(results, "16 GiB", "2 GiB")
+        self.report.at_most(f"{what} with ebpf, time on 16 GiB / on 2 GiB", larger, 1.2, "", beside)
+        beside = _beside_of(results, "16 GiB", "16 GiB by hash")
+        ratios = results.faster("16 GiB", "16 GiB by hash")
+        self.report.at_least(f"{what} on 16 GiB, speed with ebpf / by hash", ratios, 4.0, beside)
+        cost = tracking.overhead(self.disk.path.parent, self.rng)
+        share = (statistics.median(cost.ratios) - 1) * 100
+        spread = f"{(min(cost.ratios) - 1) * 100:.1f} to {(max(cost.ratios) - 1) * 100:.1f}"
+        beside = f"{len(cost.ratios)} pairs, {spread}; a write takes {cost.write_us:.1f} µs"
+        self.report.at_most("4 KiB random writes of fio, time that following adds, %", share, 2.0, "", beside)
+        counted = cost.program_ns * cost.events / 1000
+        beside = f"{cost.events:.2f} events a write, {cost.program_ns:.0f} ns each, by the kernel's own count"
+        text = f"{counted / cost.write_us * 100:.2f}"
+        self.report.add(Line("the same, share of a write's time in the program, %", text, beside=beside))
 
     def verify(self, made: Rig) -> None:
         """Verifications against b3sum over the flattened image."""
@@ -148,8 +173,12 @@ class Bench:
 
 
 def _beside(results: case.Rounds, peer: str) -> str:
-    return f"{len(results.of[peer])} rounds; " + "; ".join(
-        f"{who} {results.seconds(who):.2f} s, {results.cpu_seconds(who):.1f} CPU s" for who in ("bootpoint", peer)
+    return _beside_of(results, "bootpoint", peer)
+
+
+def _beside_of(results: case.Rounds, *names: str) -> str:
+    return f"{len(results.of[names[0]])} rounds; " + "; ".join(
+        f"{who} {results.seconds(who):.2f} s, {results.cpu_seconds(who):.1f} CPU s" for who in names
     )
 
 

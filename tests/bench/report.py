@@ -100,8 +100,9 @@ broker, database and qemu-nbd too. The first full copy and the last increment ar
 
 The phases of a run: until its point is open (preflight, snapshot, layer); its stream, until it is sealed; the commit.
 An increment here is found by hashing: all data is read and digested, so its cost grows with the disk and not with what
-changed. On two cores agent, workers, broker and qemu-nbd share what there is, and the stream ends when their processor
-seconds are spent.
+changed. Only the lines that name ebpf are of disks whose writes are followed: loop devices with 0.25 GiB of data and
+holes, which a device reads like anything else. On two cores agent, workers, broker and qemu-nbd share what there is,
+and the stream ends when their processor seconds are spent.
 """
 
 

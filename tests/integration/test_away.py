@@ -13,7 +13,7 @@ from bootpoint_common.store.database import run as execute
 from bootpoint_common.units import MiB
 from bootpoint_producer import publication
 from bootpoint_producer import run as agent_run
-from bootpoint_producer.snapshots.none import LiveSet
+from bootpoint_producer.snapshots.joint import JointSet
 from bootpoint_producer.state import AgentState
 from bootpoint_worker.targets.fake_host import FakeHost
 from tests.model.world import World
@@ -183,13 +183,13 @@ def one_disk(installation: Fleet, tmp_path: Path) -> tuple[int, Path]:
 def released(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """Set once a snapshot was released."""
     done = threading.Event()
-    real = LiveSet.release
+    real = JointSet.release
 
-    def release(self: LiveSet) -> None:
+    def release(self: JointSet) -> None:
         real(self)
         done.set()
 
-    monkeypatch.setattr(LiveSet, "release", release)
+    monkeypatch.setattr(JointSet, "release", release)
     return done
 
 

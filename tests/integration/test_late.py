@@ -26,6 +26,7 @@ from bootpoint_producer.link import Link
 from bootpoint_producer.publication import Publication, Tools
 from bootpoint_producer.run import Run
 from bootpoint_producer.state import AgentState, Identity
+from bootpoint_producer.trackers.keeper import TrackerKeeper
 from bootpoint_worker import opening, replicate
 from bootpoint_worker.targets.fake_host import FakeHost
 from tests.integration.test_away import talk
@@ -256,7 +257,7 @@ def order_of(replicas: list[UUID]) -> message.StartRun:
 
 
 def tools_of(state: AgentState) -> Tools:
-    return Tools(state, cast(Link, SilentLink()), None, None, None)  # type: ignore[arg-type]
+    return Tools(state, cast(Link, SilentLink()), None, None, None, TrackerKeeper(state))  # type: ignore[arg-type]
 
 
 def base_and_candidate(state: AgentState, replica: UUID) -> UUID:
@@ -309,7 +310,8 @@ def test_a_commit_that_is_told_behind_the_end_of_the_run_counts(
     run.tell(message.Committed(run=order.run, replica_id=replica, point_id=point, name="V", run_ended=True))
 
     def listen() -> None:
-        publication = Publication(order, tools_of(state), None, demand=str, broke=print)  # type: ignore[arg-type]
+        cut = TrackerKeeper(state).cut({})
+        publication = Publication(order, tools_of(state), None, cut, demand=str, broke=print)  # type: ignore[arg-type]
         while True:
             run._hear(1.0, publication)
 

@@ -187,6 +187,17 @@ def test_all_disks_are_the_eligible_ones_with_the_boot_disk_first() -> None:
     ] == [disk.id for disk in found]
 
 
+def test_a_standbys_disk_has_the_sectors_of_its_source_also_while_that_is_silent() -> None:
+    large = [{**INVENTORY["items"][0], "logical_sector_bytes": 4096}]  # type: ignore[index]
+    listed = spec(source='disks = [{ slot = "data", id = "serial:DATA" }]')
+    disks = selected(listed, {"items": large})
+    assert disks[0].sector_bytes == 4096
+    first = made(listed, info("default"), disks=disks)
+    assert first.disks[0].sector_bytes == 4096
+    assert made(listed, info("default"), disks=selected(listed, None), previous=first).disks[0].sector_bytes == 4096
+    assert made(listed, info("default"), disks=selected(listed, INVENTORY)).disks[0].sector_bytes == 512
+
+
 def test_the_slot_of_a_disk_depends_on_its_id_alone() -> None:
     assert slot_of("serial:S3Z8_NB0K") == "s3z8-nb0k"
     assert slot_of("file:/a/b/My Disk.raw") == "my-disk"

@@ -16,7 +16,7 @@ from uuid import UUID
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import Disk, Ip, IpMode, Spec, Target, read_json
 from bootpoint_common.message import RunDisk
-from bootpoint_common.units import MiB
+from bootpoint_common.units import SECTOR, MiB
 from bootpoint_worker.targets.base import Addressing, HostInfo, Nic, Replica, ReplicaDisk
 
 #: CPUs and memory of a standby whose source never told what it has.
@@ -39,12 +39,14 @@ class SourceDisk:
         id: As in the job file.
         size_bytes: Its size; 0 where the source never told (its offer does).
         used_bytes: What its file systems use; None where that isn't known.
+        sector_bytes: Its logical sectors; None where the source never told.
     """
 
     slot: str
     id: str
     size_bytes: int
     used_bytes: int | None = None
+    sector_bytes: int | None = None
 
 
 def new_mac() -> str:
@@ -97,7 +99,7 @@ def selected(spec: Spec, inventory: Mapping[str, Any] | None, *, fresh: bool = F
         slot = slot_of(item["id"])
         if slot in found:  # two files of one name in different folders
             slot = f"{slot[: _SLOT_LENGTH - 4]}-{len(found) + 1}"
-        found[slot] = SourceDisk(slot, item["id"], item["size_bytes"], item.get("used_bytes"))
+        found[slot] = _source_disk(slot, item)
     return tuple(found.values())
 
 
@@ -136,7 +138,12 @@ def _listed(
             key=key,
             value=disk.id,
         )
-    return SourceDisk(disk.slot, disk.id, item["size_bytes"], item.get("used_bytes"))
+    return _source_disk(disk.slot, item)
+
+
+def _source_disk(slot: str, item: Mapping[str, Any]) -> SourceDisk:
+    sector = item.get("logical_sector_bytes")
+    return SourceDisk(slot, item["id"], item["size_bytes"], item.get("used_bytes"), sector or None)
 
 
 def _boots(item: Mapping[str, Any]) -> bool:
@@ -179,7 +186,7 @@ def build(
     """
     known = machine or {}
     vm, storage = target.vm, target.storage
-    stems = {disk.slot: disk.disk_name for disk in previous.disks} if previous is not None else {}
+    before = {disk.slot: disk for disk in previous.disks} if previous is not None else {}
     return Replica(
         replica_id=replica_id,
         job=spec.name,
@@ -195,9 +202,10 @@ def build(
             ReplicaDisk(
                 slot=disk.slot,
                 size_bytes=disk.size_bytes,
-                disk_name=stems.get(disk.slot) or storage.disk_stem(vm.name, disk.slot),
+                disk_name=before[disk.slot].disk_name if disk.slot in before else storage.disk_stem(vm.name, disk.slot),
                 bus=storage.bus or _first(info.buses, "virtio"),
                 provisioning=storage.provisioning.value,
+                sector_bytes=disk.sector_bytes or (before[disk.slot].sector_bytes if disk.slot in before else SECTOR),
             )
             for disk in disks
         ),

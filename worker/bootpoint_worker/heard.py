@@ -7,7 +7,6 @@ from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg.types.json import Jsonb
 
 from bootpoint_common import message
 from bootpoint_common.cipher import Reject
@@ -18,21 +17,10 @@ from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, Row, rows, run
 from bootpoint_common.store.point import LAST_BREATH_WINDOW, State
 
+from . import inventory
+
 #: Longest text of an agent's error that is kept.
 _LONGEST_TEXT = 4000
-
-
-class _InventoryDisk(msgspec.Struct):
-    id: str
-    path: str
-    size_bytes: int
-    eligible: bool
-
-
-class _Inventory(msgspec.Struct):
-    """What views and definitions rely on in an agent's list of disks."""
-
-    items: list[_InventoryDisk]
 
 
 class _Entries(msgspec.Struct):
@@ -42,7 +30,7 @@ class _Entries(msgspec.Struct):
 
 
 #: What the answer to a question must be, by its kind.
-_SHAPES: dict[str, type[msgspec.Struct]] = {"disks": _Inventory, "entries": _Entries}
+_SHAPES: dict[str, type[msgspec.Struct]] = {"disks": inventory.Inventory, "entries": _Entries}
 
 
 def _own_run(connection: Connection, found: Agent, uid: UUID) -> runs.Run | None:
@@ -269,10 +257,5 @@ def answer(connection: Connection, found: Agent, content: message.Answer) -> Non
             text = f"agent {found.name} answers nonsense: {wrong}"
             problem = error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED)
     if problem is None and asked.kind == "disks":
-        run(
-            connection,
-            "UPDATE agent SET inventory = %s, inventory_at = now() WHERE id = %s",
-            Jsonb(content.answer),
-            found.id,
-        )
+        inventory.keep(connection, found, content.answer)
     request.answer(connection, asked.id, None if problem is not None else content.answer, problem)

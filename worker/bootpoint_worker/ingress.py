@@ -17,20 +17,17 @@ from bootpoint_common.cipher import Direction, Reject
 from bootpoint_common.envelope import JOIN_KEY_ID, envelope_agent, open_envelope, open_join
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.machine import same_machine
-from bootpoint_common.store import agent, event, outbox, request
+from bootpoint_common.store import agent, event, outbox
 from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, one, run
 
-from . import heard
+from . import heard, inventory
 from .context import Context
 
 _log = logging.getLogger(__name__)
 
 #: What a message raises whose values no row can hold, or that are of another form than they have to be.
 _SENSELESS = (psycopg.DataError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
-
-#: Seconds that an agent has to tell its disks after its start.
-INVENTORY_SECONDS = 300.0
 
 
 class Ingress:
@@ -126,7 +123,7 @@ class Ingress:
                 actor=f"agent {found.name}",
                 agent=found.name,
             )
-            _ask_for_disks(connection, found)
+            inventory.ask_first(connection, found)
         run(connection, "UPDATE agent SET version = %s WHERE id = %s", content.version, found.id)
         if newest:
             agent.in_hand(connection, found.id, [{"run": str(uid)} for uid in content.runs])
@@ -188,20 +185,3 @@ def _decode(body: bytes) -> message.FromAgent:
         raise error(
             Code.BUNDLE_REJECTED, f"a control message makes no sense: {problem}", value=Reject.MALFORMED
         ) from problem
-
-
-def _ask_for_disks(connection: Connection, found: Agent) -> None:
-    """Ask an agent that has never told its disks: the first run's preflight needs their sizes.
-
-    One that has told is asked by people only: at a machine's start not every disk is there yet.
-    """
-    known = one(
-        connection,
-        "SELECT 1 FROM agent a WHERE a.id = %s AND (a.inventory IS NOT NULL OR EXISTS (SELECT 1 FROM request r"
-        " WHERE r.addressee = %s AND r.kind = 'disks' AND r.state = 'asked' AND r.expires_at > now()))",
-        found.id,
-        f"agent {found.name}",
-    )
-    if known is None:
-        asker = f"agent {found.name}"
-        request.ask_agent(connection, found.name, "disks", {}, requested_by=asker, seconds=INVENTORY_SECONDS)

@@ -17,7 +17,7 @@ from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.run import Run
 from bootpoint_common.units import MiB, format_size
-from bootpoint_worker import room
+from bootpoint_worker import room, sector
 from bootpoint_worker.context import Context
 from bootpoint_worker.definition import SourceDisk, build, selected
 from bootpoint_worker.hostinfo import info_as_json, unsupported
@@ -157,6 +157,7 @@ def check(
             previous = None if row.definition is None else from_json(row.definition)
             machine = (known.inventory or {}).get("machine")
             made = build(row.id, spec, wanted, disks=disks, machine=machine, info=info, previous=previous)
+            sector.require(made, disks, info)
             with context.database.transaction() as connection:
                 line = room.look(
                     connection, row.id, host=row.host, limit=wanted.points, most=driver.point_limit, since=since

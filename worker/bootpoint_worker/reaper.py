@@ -15,7 +15,7 @@ from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import Connection, Row, one, rows, run
 from bootpoint_common.store.point import State
 
-from . import bootcheck
+from . import bootcheck, inventory
 from .admission import start_message
 from .context import Context
 from .examine import request_missing
@@ -52,6 +52,7 @@ def reap(context: Context) -> None:
         _tell_again(connection)
         _expire_runs(connection)
         _forget_requests(connection)
+        inventory.refresh(connection)
         request_missing(connection)
         trials.enqueue(connection, RESEND_SECONDS)
         bootcheck.attend(connection)

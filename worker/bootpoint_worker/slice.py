@@ -24,6 +24,7 @@ from bootpoint_common.cipher import Reject
 from bootpoint_common.errors import BootpointError
 from bootpoint_common.frame import Kind
 from bootpoint_common.store import event, watermark
+from bootpoint_common.store.database import Connection
 from bootpoint_common.store.point import Point, PointDisk
 from bootpoint_common.store.watermark import SealRecord, Watermark
 from bootpoint_common.stream.carrier import Consumer, Delivery
@@ -58,6 +59,9 @@ HELD_AHEAD = PREFETCH // 2
 
 #: Seconds that a gap may last before the agent is asked to publish again.
 GAP_SECONDS = 60.0
+
+#: The fallback of a run whose sample found a change that the tracker had missed.
+SAMPLE_MISS = "sample_miss"
 
 #: Reasons of a refusal that anybody could have caused who reached the queue: such a bundle is dropped and counted.
 #: Any other bundle was made with the agent's key, so the agent itself is at fault and the point is given up.
@@ -180,6 +184,8 @@ class Slice:
                 watermark.record(connection, self._disk, self._number, mark)
             else:
                 self.sealed_point = watermark.seal(connection, self._disk, self._number, mark, self._seal)
+                if self._seal.fallback == SAMPLE_MISS:
+                    self._tell_of_miss(connection)
                 self.done = True
                 self._count(self._seal)
         self._context.metrics.applied_bytes.inc(mark.worker_bytes)
@@ -197,6 +203,19 @@ class Slice:
         metrics.changed_bytes.inc(seal.changed_bytes)
         if seal.fallback is not None:
             metrics.fallbacks.labels(reason=seal.fallback).inc()
+        if seal.fallback == SAMPLE_MISS:
+            metrics.sample_misses.labels(agent=self._point.agent).inc()
+
+    def _tell_of_miss(self, connection: Connection) -> None:
+        event.of_point(
+            connection,
+            self._point,
+            SAMPLE_MISS,
+            f"the change tracker of disk {self._disk.slot} had missed changes: this run scanned the whole disk, but"
+            " points since its last whole scan may lack changes",
+            actor="agent",
+            details={"slot": self._disk.slot},
+        )
 
     def _fresh_mark(self, applied_bytes: int) -> Watermark:
         return Watermark(0, 0, b"", applied_bytes, segments=[], samples={}, worker=self._context.worker)

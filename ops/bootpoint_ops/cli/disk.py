@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
+from rich.console import Console
 
+from bootpoint_common import diskview
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_common.units import format_size
 from bootpoint_ops import read
 from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import Session, emit, output_option, session, table, waiting
@@ -55,20 +58,19 @@ def refresh(here: Session, agent: str | None, timeout: float) -> None:
 
 @disk.command("list")
 @click.argument("agent")
+@diskview.draw_option
 @timeout_option
 @output_option
-def list_(agent: str, timeout: float) -> None:
-    """List the disks of an agent's machine, and why some can't be protected."""
+def list_(agent: str, drawn: bool | None, timeout: float) -> None:
+    """List the disks of an agent's machine, what is on them, and why some can't be protected."""
     found = fresh_disks(session(), agent, timeout)
-    lines = [
-        (
-            item["id"],
-            item["path"],
-            format_size(item["size_bytes"]),
-            format_size(item.get("used_bytes")),
-            "yes" if item["eligible"] else f"no: {item['reason']}",
-            ", ".join(item["protected_by"]),
-        )
-        for item in found["items"]
-    ]
-    emit(found, table(("ID", "PATH", ">SIZE", ">USED", "ELIGIBLE", "JOBS"), lines, empty=f"agent {agent} has no disks"))
+    diskview.warn(found)
+    show = table(diskview.COLUMNS, diskview.lines(found), empty=f"agent {agent} has no disks")
+    if found["items"] and (drawn or (drawn is None and sys.stdout.isatty())):
+        show = _drawing(found)
+    emit(diskview.public(found), show)
+
+
+def _drawing(found: dict[str, Any]) -> Callable[[Console], None]:
+    # The console that is given is as wide as a table may be in a pipe.
+    return lambda out: diskview.paint(out if out.is_terminal else Console(), found)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,8 @@ import click
 from rich.console import Console
 
 from bootpoint_common.config import Config
-from bootpoint_common.units import format_duration
+from bootpoint_common.diskview.text import printable
+from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import read
 from bootpoint_ops.cli.output import emit, output_option, say, session, table
 from bootpoint_ops.host import VIRT_TYPES
@@ -63,9 +66,13 @@ def demo(**options: Any) -> None:
 @click.command()
 @output_option
 def status() -> None:
-    """Print one line for each job that is not ok, and exit with 1 if there is any."""
+    """Print one line for each job that is not ok, and exit with 1 if there is any.
+
+    Disks that no job protects get a line too; they don't change the exit code.
+    """
     with session().env.database.transaction() as connection:
         jobs = read.job_list(connection)
+        unprotected = read.unprotected(connection)
     bad = [job for job in jobs if job["state"] != "ok"]
     items = [
         {
@@ -83,8 +90,10 @@ def status() -> None:
             out.print(_status_line(job), markup=False)
         if not bad:
             out.print(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, all ok", markup=False)
+        for line in _unprotected_lines(unprotected):
+            out.print(line, markup=False)
 
-    emit({"items": items}, show)
+    emit({"items": items, "unprotected_disks": unprotected}, show)
     if bad:
         raise click.exceptions.Exit(1)
 
@@ -94,6 +103,18 @@ def _status_line(job: dict[str, object]) -> str:
     newest = "no boot point yet" if age is None else f"newest boot point {format_duration(float(str(age)))} old"
     reason = f" ({job['state_reason']})" if job["state_reason"] else ""
     return f"{job['name']}: {job['state']}{reason}, {newest}"
+
+
+def _unprotected_lines(found: list[dict[str, Any]]) -> Iterator[str]:
+    """Return a line for each disk of a machine with jobs, and one for each machine that has none."""
+    for agent, group in itertools.groupby(found, key=lambda disk: disk["agent"]):
+        disks = list(group)
+        if not disks[0]["jobs"]:
+            yield f"{agent}: has no job ({len(disks)} {'disk' if len(disks) == 1 else 'disks'})"
+            continue
+        for disk in disks:
+            size = format_size(disk["size_bytes"])
+            yield f"{agent}: disk {printable(disk['id'])} ({printable(disk['path'])}, {size}) is in no job"
 
 
 @click.group()

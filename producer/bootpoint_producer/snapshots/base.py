@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
 from bootpoint_producer.sources import Source
+
+#: What is done at the instant of a snapshot. Writes to no file system, for all may be frozen; takes milliseconds.
+AtInstant = Callable[[], None]
+
+
+def nothing() -> None:
+    """Do nothing at the instant."""
 
 
 class Consistency(StrEnum):
@@ -46,11 +53,31 @@ class SnapshotSet(Protocol):
     def reason(self) -> str:
         """Why it isn't better, in words; empty at ``fs``."""
 
+    @property
+    def settled(self) -> bool:
+        """Whether everything that was on its way to the disks at the instant is in what will be read."""
+
+    def live(self, slot: str) -> bool:
+        """Say whether some of a disk is read as it changes.
+
+        Raises:
+            KeyError: The snapshot has no such disk.
+        """
+
     def source(self, slot: str) -> Source:
         """Open a disk; the caller closes it.
 
         Raises:
             BootpointError: ``disk_missing``, ``disk_read_error``, ``source_ineligible``.
+            KeyError: The snapshot has no such disk.
+        """
+
+    def path(self, slot: str) -> str:
+        """Return a path by which other programs can read the still picture, until `release`.
+
+        It may stand for a file that has no name any more; what isn't held still has the disk's own path.
+
+        Raises:
             KeyError: The snapshot has no such disk.
         """
 
@@ -71,11 +98,15 @@ class Snapshot(Protocol):
     def kind(self) -> str:
         """``none``, ``fsfreeze`` or ``reflink``."""
 
-    def take(self, disks: Mapping[str, Path]) -> SnapshotSet:
+    def take(self, disks: Mapping[str, Path], *, at_instant: AtInstant = nothing) -> SnapshotSet:
         """Hold the disks still, all at one instant.
 
         Args:
             disks: Path of each slot's file or device.
+            at_instant: Called once, at the instant: after everything is frozen and before it is thawed, or, where
+                nothing is frozen, before the first byte can be read. So whatever was written before the call is in
+                the picture; what is written after it may or may not be. It is called before the snapshots are made:
+                a failure that comes later leaves it called.
 
         Raises:
             BootpointError: ``snapshot_failed``; ``freeze_timeout``; ``disk_missing``.

@@ -1,7 +1,7 @@
-"""A reflink copy of raw files: instant, on file systems that share blocks (XFS, btrfs).
+"""A reflink copy of a raw file: instant, on file systems that share blocks (XFS, btrfs).
 
-The copies lie beside the files, in the same file system, as the call demands. Their names go as soon as they
-are open, so a dead agent leaves nothing behind; one that dies between the two leaves an empty file with a name
+The copy lies beside the file, in the same file system, as the call demands. Its name goes as soon as it is
+open, so a dead agent leaves nothing behind; one that dies between the two leaves an empty file with a name
 that `remove_leftovers` finds.
 """
 
@@ -11,14 +11,12 @@ import fcntl
 import os
 import stat
 import tempfile
-from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
-from datetime import UTC, datetime
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_producer.snapshots.base import Consistency
-from bootpoint_producer.snapshots.none import disk_usage
+from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.sources import Source, open_source
 
 #: linux/fs.h
@@ -26,75 +24,71 @@ _FICLONE = 0x40049409
 _PREFIX = ".bootpoint-snapshot-"
 
 
-class CloneSet:
-    """Open copies of disks.
+class Reflink(Part):
+    """Holds a raw file by a copy of it; its own `Part`.
 
     Args:
-        kind: Which way of taking made it.
-        clones: Path and open copy of each slot; the copies belong to the set.
-        instant: When they were made.
-        reasons: Why the copies are no better than after a power cut; empty at ``fs``.
+        path: The file.
+        kind: ``fsfreeze`` where file systems in it are frozen for it, else ``reflink``.
+        reasons: Why the copy is no better than after a power cut; empty at ``fs``.
     """
 
-    def __init__(
-        self, *, kind: str, clones: Mapping[str, tuple[Path, int]], instant: datetime, reasons: list[str]
-    ) -> None:
+    live = False
+    settled = True
+
+    def __init__(self, path: Path, *, kind: str, reasons: Sequence[str] = ()) -> None:
         self.kind = kind
-        self.instant = instant
-        self.reason = "; ".join(reasons)
-        self.consistency = Consistency.CRASH if reasons else Consistency.FS
-        self._clones = dict(clones)
+        self.reasons = list(reasons)
+        self._path = path
+        self._copy = -1
 
-    def source(self, slot: str) -> Source:
-        """See `SnapshotSet.source`."""
-        path, descriptor = self._clones[slot]
-        return open_source(path, os.dup(descriptor))
+    @property
+    def parts(self) -> Sequence[Part]:
+        """See `Hold.parts`."""
+        return (self,)
 
-    def confirm(self) -> Consistency:
-        """See `SnapshotSet.confirm`; a copy doesn't change."""
-        return self.consistency
+    def prepare(self) -> None:
+        """Make the empty copy: while everything is frozen only its content is filled in."""
+        try:
+            self._copy = _nameless(self._path)
+        except OSError as failure:
+            raise self._failed(failure) from failure
+
+    def instant(self) -> None:
+        """See `Hold.instant`; a copy doesn't change."""
+
+    def take(self) -> None:
+        """See `Part.take`."""
+        try:
+            original = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                fcntl.ioctl(self._copy, _FICLONE, original)
+            finally:
+                os.close(original)
+        except OSError as failure:
+            raise self._failed(failure) from failure
+
+    def source(self) -> Source:
+        """See `Hold.source`."""
+        return open_source(self._path, os.dup(self._copy))
+
+    def path(self) -> str:
+        """See `Hold.path`; the copy has no name, so this is the way to it through the agent's process."""
+        return f"/proc/{os.getpid()}/fd/{self._copy}"
+
+    def moved(self) -> str:
+        """See `Hold.moved`."""
+        return ""
 
     def release(self) -> None:
-        """See `SnapshotSet.release`."""
-        while self._clones:
-            _, (_, descriptor) = self._clones.popitem()
-            os.close(descriptor)
+        """See `Part.release`."""
+        if self._copy >= 0:
+            os.close(self._copy)
+            self._copy = -1
 
-
-class Reflink:
-    """Copies raw files by reference. Reaches ``fs`` when nobody writes to them, else ``crash``.
-
-    Files that somebody writes to are copied one after the other, some milliseconds apart.
-    """
-
-    kind = "reflink"
-
-    def take(self, disks: Mapping[str, Path]) -> CloneSet:
-        """See `Snapshot.take`."""
-        found = {path: disk_usage(path) for path in disks.values()}
-        reasons = [f"{path} is {use.words()}" for path, use in found.items() if not use.quiet]
-        return clone_all(disks, kind=self.kind, reasons=reasons)
-
-
-def clone_all(disks: Mapping[str, Path], *, kind: str, reasons: list[str]) -> CloneSet:
-    """Copy every disk by reference.
-
-    Raises:
-        BootpointError: ``snapshot_failed``: one can't be copied; then none is.
-    """
-    instant = datetime.now(UTC)
-    with ExitStack() as undo:
-        clones = {}
-        for slot, path in disks.items():
-            try:
-                clones[slot] = (path, _clone(path))
-            except OSError as failure:
-                raise error(
-                    Code.SNAPSHOT_FAILED, f"{path} can't be copied by reference: {failure.strerror}", value=str(path)
-                ) from failure
-            undo.callback(os.close, clones[slot][1])
-        undo.pop_all()
-    return CloneSet(kind=kind, clones=clones, instant=instant, reasons=reasons)
+    def _failed(self, failure: OSError) -> Exception:
+        text = f"{self._path} can't be copied by reference: {failure.strerror}"
+        return error(Code.SNAPSHOT_FAILED, text, value=str(self._path))
 
 
 def can_clone(path: Path) -> bool:
@@ -120,24 +114,11 @@ def can_clone(path: Path) -> bool:
 
 
 def remove_leftovers(files: Iterable[Path]) -> None:
-    """Remove what agents that died left beside the given raw files."""
+    """Remove what agents that died left beside the given raw files; an open copy needs no name."""
     for folder in {path.resolve().parent for path in files}:
         for leftover in folder.glob(f"{_PREFIX}*"):
-            leftover.unlink(missing_ok=True)
-
-
-def _clone(path: Path) -> int:
-    original = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        copy = _nameless(path)
-        try:
-            fcntl.ioctl(copy, _FICLONE, original)
-        except BaseException:
-            os.close(copy)
-            raise
-        return copy
-    finally:
-        os.close(original)
+            with suppress(OSError):
+                leftover.unlink()
 
 
 def _nameless(path: Path) -> int:

@@ -28,11 +28,13 @@ class Mount:
         point: Where it is mounted, as the agent sees it.
         fs: Its type.
         order: Mounts with a higher number were made later.
+        device: Number by which the kernel knows it: its device's, or one of its own (btrfs).
     """
 
     point: str
     fs: str
     order: int = 0
+    device: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,19 +44,21 @@ class Usage:
     Attributes:
         mounts: Its writable mounts in the agent's mount namespace, in the order in which they were mounted.
         others: Every other user, in words; a freeze doesn't hold these.
+        swaps: Use as swap space, in words: it writes at any time, and what it writes is of no use to anybody later.
     """
 
     mounts: tuple[Mount, ...] = ()
     others: tuple[str, ...] = ()
+    swaps: tuple[str, ...] = ()
 
     @property
     def quiet(self) -> bool:
         """Whether nobody can write to the disk as things stand."""
-        return not self.mounts and not self.others
+        return not self.mounts and not self.others and not self.swaps
 
     def words(self) -> str:
         """Say who uses it."""
-        return "; ".join([*(f"mounted at {mount.point}" for mount in self.mounts), *self.others])
+        return "; ".join([*(f"mounted at {mount.point}" for mount in self.mounts), *self.swaps, *self.others])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +75,19 @@ def usage(path: Path) -> Usage:
     Raises:
         OSError: There is no such file.
     """
-    stack = _stack(path.stat())
+    return _usage(_stack(path.stat()))
+
+
+def device_usage(device: int) -> Usage:
+    """Find out who uses a block device, by its number."""
+    stack = _Stack(set(), set(_above(device)))
+    _add_loops(stack)
+    return _usage(stack)
+
+
+def _usage(stack: _Stack) -> Usage:
     mounts, foreign = _mounts(stack.devices)
-    others = [*foreign, *_swaps(stack.devices), *_writers(stack)]
-    return Usage(tuple(mounts), tuple(others))
+    return Usage(tuple(mounts), (*foreign, *_writers(stack)), tuple(_swaps(stack.devices)))
 
 
 def write_counter(path: Path) -> tuple[int, ...]:
@@ -86,9 +99,18 @@ def write_counter(path: Path) -> tuple[int, ...]:
     found = path.stat()
     if not stat.S_ISBLK(found.st_mode):
         return (found.st_mtime_ns, found.st_ctime_ns, found.st_size)
-    fields = (_device(found.st_rdev) / "stat").read_text().split()
-    # Documentation/block/stat.rst: 5th: writes, 7th: sectors written, 12th: discards
-    return tuple(int(fields[at]) for at in (4, 6, 11) if at < len(fields))
+    return device_counter(found.st_rdev)
+
+
+def device_counter(device: int) -> tuple[int, ...]:
+    """Return numbers that change when somebody writes to a block device.
+
+    Raises:
+        OSError: There is no such device.
+    """
+    fields = (_device(device) / "stat").read_text().split()
+    # Documentation/block/stat.rst: 7th: sectors written, 12th: discards. Not the 5th: it counts flushes of nothing.
+    return tuple(int(fields[at]) for at in (6, 11) if at < len(fields))
 
 
 def _stack(found: os.stat_result) -> _Stack:
@@ -97,10 +119,16 @@ def _stack(found: os.stat_result) -> _Stack:
         stack.devices.update(_above(found.st_rdev))
     else:
         stack.files.add((found.st_dev, found.st_ino))
+    _add_loops(stack)
+    return stack
+
+
+def _add_loops(stack: _Stack) -> None:
+    """Add the loop devices that stand on it, and what stands on them."""
     while True:
         loops = {number for number, backing in _loops() if _backed(backing, stack)} - stack.devices
         if not loops:
-            return stack
+            return
         for number in loops:
             stack.devices.update(_above(number))
 
@@ -115,7 +143,7 @@ def _backed(backing: str, stack: _Stack) -> bool:
 def _loops() -> Iterator[tuple[int, str]]:
     for backing in _SYS.glob("block/loop*/loop/backing_file"):
         with contextlib.suppress(OSError):  # detached in this moment
-            yield _number(backing.parent.parent), backing.read_text().strip()
+            yield _number(backing.parent.parent), _lines(backing).removesuffix("\n")
 
 
 def _above(number: int) -> Iterator[int]:
@@ -161,7 +189,7 @@ def _mounts(devices: set[int]) -> tuple[list[Mount], list[str]]:
 def _writable_mounts(process: str, devices: set[int]) -> Iterator[tuple[int, Mount]]:
     """Return (number of the file system, mount); a file system that is read-only as a whole changes nothing."""
     try:
-        lines = (_PROC / process / "mountinfo").read_text().splitlines()
+        lines = _lines(_PROC / process / "mountinfo").removesuffix("\n").split("\n")
     except OSError:  # the process has ended
         return
     # proc(5): id parent major:minor root point options [optional …] - type source super-options
@@ -173,7 +201,7 @@ def _writable_mounts(process: str, devices: set[int]) -> Iterator[tuple[int, Mou
         major, minor = fields[2].split(":")
         number = os.makedev(int(major), int(minor))
         if number in devices or _members(fs, _text(source)) & devices:
-            yield number, Mount(_text(fields[4]), fs, order)
+            yield number, Mount(_text(fields[4]), fs, order, number)
 
 
 def _members(fs: str, source: str) -> set[int]:
@@ -191,8 +219,8 @@ def _members(fs: str, source: str) -> set[int]:
 
 
 def _swaps(devices: set[int]) -> Iterator[str]:
-    for line in (_PROC / "swaps").read_text().splitlines()[1:]:
-        path = _text(line.split()[0])
+    for line in _lines(_PROC / "swaps").removesuffix("\n").split("\n")[1:]:
+        path = _text(line.split(maxsplit=1)[0])
         with contextlib.suppress(OSError):
             if Path(path).stat().st_rdev in devices:
                 yield f"used as swap space ({path})"
@@ -211,7 +239,7 @@ def _writers(stack: _Stack) -> Iterator[str]:
             continue
         if any(_writes(process, descriptor, stack) for descriptor in descriptors):
             with contextlib.suppress(OSError):
-                name = (_PROC / process / "comm").read_text().strip()
+                name = (_PROC / process / "comm").read_text(errors="replace").strip()
                 yield f"open for writing by {name} (process {process})"
 
 
@@ -246,6 +274,11 @@ def _namespace(process: str) -> str | None:
         return str((_PROC / process / "ns" / "mnt").readlink())
     except OSError:
         return None
+
+
+def _lines(path: Path) -> str:
+    """Return a file of /proc or /sys that has names in it, which may hold any bytes."""
+    return path.read_text(errors="surrogateescape")
 
 
 def _text(field: str) -> str:

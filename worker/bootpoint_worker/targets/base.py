@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Any, Protocol
 from uuid import UUID
 
-from bootpoint_common.units import MiB
+from bootpoint_common.units import SECTOR, MiB
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
@@ -82,6 +82,7 @@ class ReplicaDisk:
         disk_name: Stem of its files on the host, such as ``erp-standby-system``.
         bus: ``virtio``, ``scsi``, ``sata`` or ``ide``.
         provisioning: ``thin`` or ``thick`` (the base is allocated in full).
+        sector_bytes: Logical sectors, as on the source: tables and file systems count in them.
     """
 
     slot: str
@@ -89,6 +90,7 @@ class ReplicaDisk:
     disk_name: str
     bus: str = "virtio"
     provisioning: str = "thin"
+    sector_bytes: int = SECTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,6 +336,7 @@ class HostInfo:
         problems: What is missing, each a sentence with its remedy; empty when all is well.
         hints: What it could have besides, each a sentence; without it some machines don't boot there.
         running_memory_bytes: Memory that its running VMs have been given.
+        large_sector_buses: Those disk buses whose disks can have sectors of 4,096 bytes.
     """
 
     version: str
@@ -347,6 +350,7 @@ class HostInfo:
     problems: tuple[str, ...] = ()
     hints: tuple[str, ...] = ()
     running_memory_bytes: int = 0
+    large_sector_buses: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,7 @@ __all__ = ["STEPS", "FakeHost", "FakeTarget", "Pause", "connect"]
 
 #: What the fake host offers; the union of what the real ones do.
 BUSES = ("virtio", "scsi", "sata", "ide")
+LARGE_SECTOR_BUSES = ("virtio", "scsi")
 NIC_MODELS = ("virtio", "e1000e", "e1000")
 
 
@@ -90,6 +91,7 @@ class FakeTarget:
                 nic_models=NIC_MODELS,
                 vms=host.virtual_machines(),
                 running_memory_bytes=host.running_memory_bytes(),
+                large_sector_buses=LARGE_SECTOR_BUSES,
             )
         host.fire("inspect_host", "done", self._session)
         return info

@@ -9,7 +9,7 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass
 from uuid import UUID
 
-from bootpoint_common.units import KiB
+from bootpoint_common.units import SECTOR, KiB
 from bootpoint_worker.targets.base import Nic
 
 #: XML namespace of our element in a domain's metadata.
@@ -21,6 +21,9 @@ GUEST_AGENT = "org.qemu.guest_agent.0"
 #: Disk bus -> (prefix of the device names, letters at most).
 BUSES = {"virtio": "vd", "scsi": "sd", "sata": "sd", "ide": "hd"}
 
+#: Those whose disks can have sectors of 4,096 bytes: QEMU refuses that of the others.
+LARGE_SECTOR_BUSES = ("virtio", "scsi")
+
 #: Disks that an IDE controller takes.
 IDE_DISKS = 4
 
@@ -30,10 +33,11 @@ NIC_MODELS = ("virtio", "e1000e", "e1000", "rtl8139", "vmxnet3")
 
 @dataclass(frozen=True, slots=True)
 class Disk:
-    """A disk of a VM: the absolute path of its file, and its bus."""
+    """A disk of a VM: the absolute path of its file, its bus, and the bytes of its logical sectors."""
 
     path: str
     bus: str
+    sector_bytes: int = SECTOR
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +141,9 @@ def _disks(devices: ET.Element, disks: tuple[Disk, ...]) -> None:
         ET.SubElement(element, "driver", name="qemu", type="qcow2", discard="unmap")
         ET.SubElement(element, "source", file=disk.path)
         ET.SubElement(element, "target", dev=device, bus=disk.bus)
+        if disk.sector_bytes != SECTOR:
+            size = str(disk.sector_bytes)
+            ET.SubElement(element, "blockio", logical_block_size=size, physical_block_size=size)
     if any(disk.bus == "scsi" for disk in disks):
         ET.SubElement(devices, "controller", type="scsi", index="0", model="virtio-scsi")
 

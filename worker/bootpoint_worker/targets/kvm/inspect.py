@@ -51,6 +51,7 @@ def inspect_host(host: Host) -> HostInfo:
         problems=_problems(host, probe, libvirt, qemu),
         hints=hints(host),
         running_memory_bytes=host.hypervisor.running_memory_bytes(),
+        large_sector_buses=domain.LARGE_SECTOR_BUSES,
     )
 
 

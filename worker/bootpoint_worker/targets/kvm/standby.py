@@ -21,6 +21,7 @@ from uuid import UUID
 import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.units import SECTOR
 from bootpoint_worker.targets.base import Nic, Replica
 from bootpoint_worker.targets.kvm import domain, journal
 from bootpoint_worker.targets.kvm.host import Host
@@ -156,7 +157,7 @@ def definition(host: Host, directory: str, manifest: journal.Manifest, machine: 
         memory_bytes=replica.memory_bytes,
         firmware=(manifest.profile.firmware if manifest.profile else None) or replica.firmware,
         disks=tuple(
-            domain.Disk(posixpath.join(directory, layer.file), bus)
+            domain.Disk(posixpath.join(directory, layer.file), bus, _sectors(manifest, layer.slot))
             for layer, bus in zip(layers, _buses(manifest, machine, layers), strict=True)
         ),
         nics=_cards(manifest, machine),
@@ -194,8 +195,14 @@ def _buses(
     native = manifest.profile.bus if manifest.profile is not None and not machine.converted else None
     for number, layer in enumerate(layers):
         bus = native or buses.get(layer.slot, "virtio")
+        if _sectors(manifest, layer.slot) != SECTOR and bus not in domain.LARGE_SECTOR_BUSES:
+            bus = buses[layer.slot]  # there it couldn't be attached at all
         # An IDE controller takes four disks.
         yield "sata" if bus == "ide" and number >= domain.IDE_DISKS else bus
+
+
+def _sectors(manifest: journal.Manifest, slot: str) -> int:
+    return next((disk.sector_bytes for disk in manifest.replica.disks if disk.slot == slot), SECTOR)
 
 
 def _cards(manifest: journal.Manifest, machine: journal.Machine) -> tuple[Nic, ...]:
