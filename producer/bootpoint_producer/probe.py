@@ -44,13 +44,14 @@ class Reply:
     code: int | None
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the environment of a program that is asked: English, and found where only root looks."""
     return {**os.environ, "LC_ALL": "C", "PATH": os.environ.get("PATH", "") + _SYSTEM_PATH}
 
 
 def is_installed(program: str) -> bool:
     """Say whether there is such a program where `reply` looks for it."""
-    return shutil.which(program, path=_environment()["PATH"]) is not None
+    return shutil.which(program, path=environment()["PATH"]) is not None
 
 
 def reply(*command: str) -> Reply:
@@ -58,7 +59,7 @@ def reply(*command: str) -> Reply:
     try:
         # check=False: blkid says by its exit code that it found nothing
         done = subprocess.run(
-            command, check=False, capture_output=True, timeout=_PATIENCE, env=_environment(), stdin=subprocess.DEVNULL
+            command, check=False, capture_output=True, timeout=_PATIENCE, env=environment(), stdin=subprocess.DEVNULL
         )
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return Reply("", None)
