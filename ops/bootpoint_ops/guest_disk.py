@@ -29,11 +29,13 @@ __all__ = [
     "BOOT_LOG",
     "DEFAULT_SIZE",
     "GREETING",
+    "GRUB",
     "MARKER_FILE",
     "SMALLEST",
     "base_tree",
     "build",
     "cache_directory",
+    "install_boot_loader",
     "read_file",
     "read_marker",
     "set_marker",
@@ -48,7 +50,8 @@ SMALLEST = 512 * MiB
 #: Size of a disk when nobody says otherwise.
 DEFAULT_SIZE = 1024 * MiB
 
-_GRUB = Path("/usr/lib/grub/i386-pc")
+#: GRUB for a BIOS: its boot code, and its modules.
+GRUB = Path("/usr/lib/grub/i386-pc")
 _GRUB_MODULES = (
     "biosdisk", "part_msdos", "ext2", "normal", "minicmd", "search", "search_fs_uuid", "linux", "serial", "configfile",
 )  # fmt: skip
@@ -113,7 +116,7 @@ def build(
         )
         table = f"label: dos\nlabel-id: 0x{uuid.bytes[:4].hex()}\nstart={PARTITION_OFFSET // 512}, type=83, bootable\n"
         run_tool(["sfdisk", "-q", "--no-reread", "--no-tell-kernel", str(disk)], text=table)
-        _install_boot_loader(disk, Path(scratch) / "core.img")
+        install_boot_loader(disk, Path(scratch) / "core.img")
         disk.replace(path)
 
 
@@ -155,15 +158,23 @@ def read_file(disk: Path, name: str) -> str:
     return done.stdout
 
 
-def _install_boot_loader(disk: Path, core: Path) -> None:
-    """Put GRUB where a BIOS finds it: 440 bytes of boot code, and the core image from sector 1, where that looks."""
-    prefix = "(hd0,msdos1)/boot/grub"
-    run_tool(["grub-mkimage", "-O", "i386-pc", "-d", str(_GRUB), "-p", prefix, "-o", str(core), *_GRUB_MODULES])
+def install_boot_loader(disk: Path, core: Path, prefix: str = "(hd0,msdos1)/boot/grub") -> None:
+    """Put GRUB where a BIOS finds it: 440 bytes of boot code, and the core image from sector 1, where that looks.
+
+    Args:
+        disk: A disk with an MBR, and nothing before `PARTITION_OFFSET`.
+        core: Where the core image is made.
+        prefix: Where GRUB finds its configuration.
+
+    Raises:
+        BootpointError: ``host_unsupported`` when GRUB is missing or doesn't fit.
+    """
+    run_tool(["grub-mkimage", "-O", "i386-pc", "-d", str(GRUB), "-p", prefix, "-o", str(core), *_GRUB_MODULES])
     image = core.read_bytes()
     if len(image) > PARTITION_OFFSET - 512:
         raise error(Code.HOST_UNSUPPORTED, f"GRUB's core image of {len(image)} bytes does not fit before the partition")
     with disk.open("r+b") as file:
-        file.write((_GRUB / "boot.img").read_bytes()[:440])
+        file.write((GRUB / "boot.img").read_bytes()[:440])
         file.seek(512)
         file.write(image)
 

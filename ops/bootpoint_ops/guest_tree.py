@@ -26,10 +26,11 @@ BOOT_LOG = "/var/log/bootpoint-boots"
 #: The distribution, fixed so that a cached tree and a new one boot alike.
 SUITE = "bookworm"
 
-_PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools", "busybox", "e2fsprogs", "mount", "zstd")
+#: The guest's packages, besides Debian's essential ones.
+PACKAGES = ("linux-image-cloud-amd64", "initramfs-tools", "busybox", "e2fsprogs", "mount", "zstd")
 
 #: Drivers in the initramfs: every bus that a source or a standby of the demo may have.
-_DRIVERS = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "ata_piix", "ext4")
+DRIVERS = ("virtio_pci", "virtio_blk", "virtio_scsi", "sd_mod", "ata_piix", "ext4")
 
 #: What a machine without users does not miss: a third of the size.
 _EXCLUDED = (
@@ -73,34 +74,36 @@ def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
     return Path(environment.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "bootpoint"
 
 
-def base_tree(cache: Path) -> Path:
+def base_tree(cache: Path, packages: Sequence[str] = PACKAGES, drivers: Sequence[str] = DRIVERS) -> Path:
     """Return the tree from which disks are made, made now if it isn't in the cache.
 
     Args:
         cache: The directory that holds trees, one for each recipe.
+        packages: Besides Debian's essential ones.
+        drivers: Of the initramfs, beside those that packages add.
 
     Raises:
         BootpointError: ``host_unsupported`` when Debian's packages can't be had.
     """
-    recipe = repr((SUITE, _PACKAGES, _DRIVERS, _EXCLUDED, _INIT))
+    recipe = repr((SUITE, tuple(packages), tuple(drivers), _EXCLUDED, _INIT))
     tree = cache / f"guest-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}"
     if tree.exists():
         return tree
     cache.mkdir(parents=True, exist_ok=True)
     with _locked(cache / "guest.lock"):
         if not tree.exists():
-            _make_tree(tree)
+            _make_tree(tree, packages, drivers)
     return tree
 
 
-def _make_tree(tree: Path) -> None:
+def _make_tree(tree: Path, packages: Sequence[str], drivers: Sequence[str]) -> None:
     unfinished = tree.with_suffix(".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    drivers = "\\n".join(_DRIVERS)
+    modules = "\\n".join(drivers)
     before_kernel = (
         'mkdir -p "$1/etc/initramfs-tools/conf.d"; '
         r'printf "MODULES=list\nCOMPRESS=zstd\n" >"$1/etc/initramfs-tools/conf.d/bootpoint"; '
-        f'printf "{drivers}\\n" >"$1/etc/initramfs-tools/modules"'
+        f'printf "{modules}\\n" >"$1/etc/initramfs-tools/modules"'
     )
     run_tool(
         [
@@ -112,7 +115,7 @@ def _make_tree(tree: Path) -> None:
             "--aptopt=Acquire::Retries 3",
             *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED),
             f"--essential-hook={before_kernel}",
-            f"--include={','.join(_PACKAGES)}",
+            f"--include={','.join(packages)}",
             SUITE,
             str(unfinished),
             mirror(),

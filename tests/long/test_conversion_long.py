@@ -13,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from bootpoint_common.errors import Code, FatalError
 from bootpoint_worker.targets.base import StartRequest
-from tests.service import guest
+from bootpoint_worker.targets.kvm.conversion import v2v
+from tests.service import guest, lvm_guest
 from tests.service.boot import BOOT, greeting, running, wait_for_text
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
@@ -96,6 +98,41 @@ def test_virt_v2v_makes_a_machine_boot_on_virtio(make: Make, tmp_path: Path) -> 
     physical.host.wait_until_off(vm.name)
     assert physical.leftovers() == []
     assert physical.digests() == before
+
+
+@pytest.mark.timeout(8 * BOOT)
+def test_a_machine_with_its_root_on_lvm_boots_on_virtio(make: Make, tmp_path: Path) -> None:
+    need("virt-v2v", "lvm")
+    disk = tmp_path / "disk.raw"
+    lvm_guest.lvm_disk(disk, "lvm")
+    with running(disk, tmp_path / "before.log"):
+        wait_for_text(tmp_path / "before.log", f"ALERT!  {lvm_guest.ROOT} does not exist")
+    physical = make(disk)
+    before = physical.digests()
+    profile = physical.target.examine(physical.replica, physical.points[-1].point_id)
+    assert profile.route == "v2v"
+    reason = "no Linux was found on a plain partition: partition 2 of disk0 is a physical volume of LVM"
+    assert f"the light conversion can't be done because {reason}" in [problem.text for problem in profile.problems]
+    assert reason in (physical.directory / "RUNBOOK.txt").read_text()
+    vm = physical.target.start(physical.replica, StartRequest(test_id="t1", serial_log=str(physical.log)))
+    wait_for_text(physical.log, f"{greeting('lvm')}root={lvm_guest.ROOT} ")
+    physical.host.wait_until_off(vm.name)
+    assert physical.leftovers() == []
+    assert physical.digests() == before
+
+
+def test_a_conversion_by_virt_v2v_that_takes_too_long_says_so(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need("virt-v2v")
+    disk = tmp_path / "disk.raw"
+    guest.ide_disk(disk, "slow")
+    physical = make(disk)
+    monkeypatch.setattr(v2v, "V2V_SECONDS", 2)
+    with pytest.raises(FatalError, match="virt-v2v-in-place was not done after 2 s") as failure:
+        physical.target.start(physical.replica, StartRequest(test_id="t1", conversion="v2v"))
+    assert failure.value.code is Code.CONVERSION_FAILED
+    assert physical.leftovers() == []
 
 
 def test_a_machine_is_converted_over_ssh(make: Make, sshd_server: SshServer, tmp_path: Path) -> None:

@@ -102,7 +102,8 @@ def guest_agent(disk: Path) -> None:
     _change_command_line(disk, lambda line: line.replace(" console=ttyS0,115200", ""), "")
 
 
-#: An agent in sh: it answers libvirt's synchronisation and its ping.
+#: An agent in sh: it answers libvirt's synchronisation and its ping. The port ends as long as nobody has opened it on
+#: the host, which libvirt does only once it has heard that the guest has.
 _AGENT = r"""
 modprobe virtio_console
 while :; do
@@ -112,11 +113,12 @@ while :; do
   sleep 1
 done
 exec 3<>"/dev/${port##*/}"
-while read -r asked <&3; do
-  case $asked in
-    *guest-sync*) id=${asked##*\"id\":} && echo "{\"return\": ${id%%\}*}}" >&3 ;;
-    *guest-ping*) echo '{"return": {}}' >&3 ;;
-  esac
+while sleep 0.2; do
+  while read -r asked <&3; do
+    case $asked in
+      *guest-sync*) id=${asked##*\"id\":} && echo "{\"return\": ${id%%\}*}}" >&3 ;;
+      *guest-ping*) echo '{"return": {}}' >&3 ;;
+    esac
+  done
 done
-while :; do sleep 1; done
 """

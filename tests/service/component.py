@@ -60,6 +60,7 @@ COMPONENTS: dict[str, Component] = {
     "bwrap": Component(on_path("bwrap")),
     "mtools": Component(on_path("mcopy", "mkfs.vfat", "grub-mkstandalone")),
     "virt-v2v": Component(on_path("virt-v2v-in-place")),
+    "lvm": Component(on_path("lvm")),
     "fuse": Component(lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), "load the fuse module"),
     "loop": Component(present("dev/loop-control"), "load the loop module"),
     "xfs": Component(on_path("mkfs.xfs")),

@@ -241,6 +241,19 @@ def test_initramfs_tools_and_dracut_are_told_of_the_drivers() -> None:
         plan_initramfs(guest(tools="mkinitcpio"), Edits(), "virtio")
 
 
+@pytest.mark.parametrize("tool", ["update-initramfs", "dracut"])
+def test_an_initramfs_that_is_gone_is_told_and_not_made_again(tool: str) -> None:
+    edits = Edits()
+    gone = Guest(tools=frozenset({tool}), kernels=(Kernel("6.1", None, frozenset(), ALL),))
+    plan_initramfs(gone, edits, "virtio")
+    assert (edits.initramfs, edits.versions, edits.writes) == (None, (), {})
+    assert "kernel 6.1 has no initramfs" in edits.problems[0]
+    # One whose own disks are built in starts without: on another bus it needs one.
+    edits = Edits()
+    plan_initramfs(Guest(tools=frozenset({tool}), kernels=(Kernel("6.1", None, IDE, ALL),)), edits, "virtio")
+    assert edits.versions == ("6.1",)
+
+
 def test_a_kernel_without_such_drivers_is_declined() -> None:
     bare = Guest(tools=frozenset({"dracut"}), kernels=(Kernel("2.6.18", "/boot/initrd-2.6.18", IDE, IDE),))
     with pytest.raises(ValueError, match=r"2\.6\.18 has no driver virtio_pci or virtio_blk"):
@@ -278,6 +291,24 @@ def test_what_lies_on_more_than_partitions_goes_the_heavy_way(files: dict[str, s
     without = decided(found, Means(v2v="the host has no virt-v2v-in-place"))
     assert (without.route, without.bus) == ("hardware", "ide")
     assert any("no virt-v2v-in-place" in problem.text for problem in without.problems)
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [("lvm", "a physical volume of LVM"), ("md", "a member of an md array"), ("btrfs", "a btrfs")],
+)
+def test_a_system_beneath_plain_partitions_goes_the_heavy_way_and_says_where_it_is(kind: str, said: str) -> None:
+    parts = (Partition(1, MiB, 4 * MiB, "ext4", "u"), Partition(5, 8 * MiB, 4 * MiB, kind))
+    found = machine(layout=DiskLayout("system", "mbr", parts, boot_code=True))
+    profile = decided(found)
+    assert profile.route == "v2v"
+    reason = f"no Linux was found on a plain partition: partition 5 of system is {said}"
+    texts = [problem.text for problem in profile.problems]
+    assert f"the light conversion can't be done because {reason}" in texts
+    assert any("wasn't looked into" in text and text.endswith("drivers for virtio") for text in texts)
+    assert decided(found, Means(v2v="it is missing")).route == "hardware"
+    with pytest.raises(ValueError, match=said):
+        plan_edits(found, bus="virtio", nics=())
 
 
 def test_encrypted_swap_is_no_reason() -> None:

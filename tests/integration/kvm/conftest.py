@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field, replace
@@ -129,6 +131,36 @@ def bench(libvirt_host: LibvirtHost, storage_directory: Path) -> Iterator[Bench]
     target.remove(replica)
     for connected in made.targets:
         connected.close()
+
+
+@pytest.fixture
+def small(bench: Bench, tmp_path: Path) -> Iterator[Bench]:
+    """The replica on a file system of 128 MiB."""
+    need("loop")
+    image, mount = tmp_path / "small.img", Path(bench.replica.storage) / "small"
+    mount.mkdir()
+    image.touch()
+    os.truncate(image, 128 * MiB)
+    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
+    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
+    mount.chmod(0o711)
+    here, bench.replica = bench.replica, replace(bench.replica, storage=str(mount))
+    try:
+        yield bench
+    finally:
+        with closing(bench.connect()) as target:
+            target.remove(bench.replica)
+        bench.replica = here
+        subprocess.run(["umount", mount], check=True)
+
+
+def fill(bench: Bench, *, left: int) -> Path:
+    """Fill the storage of a replica but for some bytes, and return the file to remove for it."""
+    ballast = Path(bench.replica.storage) / "ballast"
+    room = os.statvfs(bench.replica.storage)
+    with ballast.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - left)
+    return ballast
 
 
 @pytest.fixture

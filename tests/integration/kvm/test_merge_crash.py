@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import subprocess
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -15,8 +13,7 @@ import pytest
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker.targets.base import JournalPoint
-from tests.integration.kvm.conftest import Bench
-from tests.service.component import need
+from tests.integration.kvm.conftest import Bench, fill
 from tests.service.merging import STEPS, Merges
 
 
@@ -78,27 +75,6 @@ def test_a_point_that_somebody_reads_is_left_alone(bench: Bench) -> None:
     assert bench.start_of(target, second, GRAIN) == [b"2" * GRAIN] * 2
 
 
-@pytest.fixture
-def small(bench: Bench, tmp_path: Path) -> Iterator[Bench]:
-    """The replica on a file system of 128 MiB."""
-    need("loop")
-    image, mount = tmp_path / "small.img", Path(bench.replica.storage) / "small"
-    mount.mkdir()
-    image.touch()
-    os.truncate(image, 128 * MiB)
-    subprocess.run(["mkfs.ext4", "-q", "-m", "0", image], check=True)
-    subprocess.run(["mount", "-o", "loop", image, mount], check=True)
-    mount.chmod(0o711)
-    here, bench.replica = bench.replica, replace(bench.replica, storage=str(mount))
-    try:
-        yield bench
-    finally:
-        with closing(bench.connect()) as target:
-            target.remove(bench.replica)
-        bench.replica = here
-        subprocess.run(["umount", mount], check=True)
-
-
 def test_a_full_storage_is_said_and_leaves_everything_right(small: Bench) -> None:
     """Said before anything is touched where it can be foreseen; half-way, it is finished once there is room."""
     disks = tuple(replace(disk, size_bytes=32 * MiB) for disk in small.replica.disks)
@@ -121,20 +97,18 @@ def test_a_full_storage_is_said_and_leaves_everything_right(small: Bench) -> Non
                 assert reader.read(0, 12 * MiB) == data[0]
                 assert reader.read(16 * MiB, 12 * MiB) == data[1]
 
-    ballast = Path(small.replica.storage) / "ballast"
-
-    def fill(left: int) -> None:
-        room = os.statvfs(small.replica.storage)
-        with ballast.open("wb") as file:
-            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize - left)
-
-    fill(8 * MiB)
+    ballast = fill(small, left=8 * MiB)
     assert _code(small, points[0].point_id).code is Code.HOST_FULL
     journal = target.inspect(small.replica)
     assert journal is not None
     assert (journal.consolidating, len(journal.points)) == (None, 2)
     ballast.unlink()
-    small.step = lambda name: fill(6 * MiB) if name == "consolidate:merge" and not ballast.exists() else None
+
+    def late(name: str) -> None:
+        if name == "consolidate:merge" and not ballast.exists():
+            fill(small, left=6 * MiB)
+
+    small.step = late
     assert _code(small, points[0].point_id).code is Code.HOST_FULL
     small.step = lambda _name: None
     journal = target.inspect(small.replica)

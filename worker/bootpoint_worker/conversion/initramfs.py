@@ -27,6 +27,11 @@ def boots_on(kernel: Kernel, bus: str) -> bool:
     return all(driver in kernel.has for driver in NEEDED[bus])
 
 
+def boots_nowhere(kernel: Kernel) -> bool:
+    """Tell whether a kernel has no initramfs, and no driver of any disk built in."""
+    return kernel.initramfs is None and not any(boots_on(kernel, bus) for bus in NEEDED)
+
+
 def with_initramfs(guest: Guest) -> tuple[Kernel, ...]:
     """Return the kernels that can be booted: those that have an initramfs, or all when none has."""
     return tuple(kernel for kernel in guest.kernels if kernel.initramfs) or guest.kernels
@@ -35,11 +40,19 @@ def with_initramfs(guest: Guest) -> tuple[Kernel, ...]:
 def plan_initramfs(guest: Guest, edits: Edits, bus: str) -> None:
     """Plan new initramfs for all kernels that lack the drivers of a bus; none where all have them.
 
+    A machine whose kernels find no disk on any bus, because their initramfs is gone, doesn't start on its own hardware
+    either. That isn't healed: a boot check is to tell so while there is time to mend it at the source.
+
     Raises:
         ValueError: Why it can't be done, to be read after "because".
     """
     lacking = [kernel for kernel in with_initramfs(guest) if not boots_on(kernel, bus)]
     if not lacking:
+        return
+    if all(boots_nowhere(kernel) for kernel in lacking):
+        named = ", ".join(kernel.version for kernel in lacking)
+        text = f"its kernel {named} has no initramfs and finds no disk: it doesn't start at the source either"
+        edits.problems.append(text)
         return
     unable = [kernel.version for kernel in lacking if not set(NEEDED[bus]) <= kernel.has | kernel.modules]
     if len(unable) == len(lacking) == len(with_initramfs(guest)):

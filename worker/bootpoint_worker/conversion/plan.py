@@ -14,6 +14,9 @@ from bootpoint_worker.conversion.initramfs import boots_on, plan_initramfs, with
 from bootpoint_worker.targets.base import Nic
 from bootpoint_worker.targets.guest import GuestSystem, Problem, Profile
 
+#: What may hold a Linux that the light route doesn't reach, as a sentence about a partition says it.
+_BENEATH = {"lvm": "a physical volume of LVM", "md": "a member of an md array", "btrfs": "a btrfs"}
+
 
 @dataclass(frozen=True, slots=True)
 class Machine:
@@ -93,7 +96,7 @@ def decide(point_id: UUID, machine: Machine, means: Means, *, bus: str, nics: Se
         system = GuestSystem("windows", "Windows")
         _windows(draft, means, bus)
     elif machine.layouts and any(layout.partitions for layout in machine.layouts):
-        _unknown(draft, machine, means)
+        _unknown(draft, machine, means, bus)
     if boot is not None and boot.firmware == "uefi" and machine.loaders is not None:
         _fallback(draft, machine.loaders, means)
     return Profile(
@@ -159,14 +162,27 @@ def _windows(draft: _Draft, means: Means, bus: str) -> None:
     draft.note(f"it gets no virtio drivers because {missing}")
 
 
-def _unknown(draft: _Draft, machine: Machine, means: Means) -> None:
-    why = machine.declined or "no Linux was found on a plain partition"
-    draft.note(f"the light conversion can't be done because {why}")
+def _unknown(draft: _Draft, machine: Machine, means: Means, bus: str) -> None:
+    draft.note(f"the light conversion can't be done because {_why_unknown(machine)}")
     kinds = {part.kind for layout in machine.layouts for part in layout.partitions}
     if "luks" in kinds:
         draft.note("a partition is encrypted: it boots only where the source's initramfs has the drivers")
-    elif machine.declined or kinds & {"lvm", "md", "btrfs"}:
+    elif machine.declined or kinds & _BENEATH.keys():
         _heavy(draft, means)  # else all was seen, and virt-v2v would find no system either: it is started as it is
+        draft.note(f"its initramfs wasn't looked into: unconverted, as by the runbook, it needs drivers for {bus}")
+
+
+def _why_unknown(machine: Machine) -> str:
+    """Say why no Linux is known, with what lies where one may be; to be read after "because"."""
+    if machine.declined:
+        return machine.declined
+    beneath = [
+        f"partition {part.number} of {layout.slot} is {_BENEATH[part.kind]}"
+        for layout in machine.layouts
+        for part in layout.partitions
+        if part.kind in _BENEATH
+    ]
+    return "no Linux was found on a plain partition" + (f": {', '.join(beneath)}" if beneath else "")
 
 
 def _fallback(draft: _Draft, listing: Sequence[str], means: Means) -> None:
@@ -205,7 +221,7 @@ def plan_edits(machine: Machine, *, bus: str, nics: Sequence[Nic]) -> Edits:
     """
     guest, root = machine.guest, machine.root
     if guest is None or root is None:
-        raise ValueError(machine.declined or "no Linux was found on a plain partition")
+        raise ValueError(_why_unknown(machine))
     _refuse_mapped(guest)
     edits = Edits()
     plan_initramfs(guest, edits, bus)

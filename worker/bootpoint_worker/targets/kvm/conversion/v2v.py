@@ -16,6 +16,9 @@ from bootpoint_worker.targets.kvm.means import means_of
 #: Seconds that a conversion may take. Without KVM the appliance starts in 20, and a conversion takes 100 and more.
 V2V_SECONDS = 1300
 
+#: Exit code of timeout(1) when the time is over.
+_TIMED_OUT = 124
+
 
 def convert(host: Host, work: Work, replica: Replica, profile: Profile) -> None:
     """Convert the layers.
@@ -35,6 +38,8 @@ def convert(host: Host, work: Work, replica: Replica, profile: Profile) -> None:
         script.bare("step_v2v"), host.virt_type, means.virtio_win or "", _xml(host, work, replica, profile),
     )  # fmt: skip
     code, said = work.place.operate(operation, command, timeout=V2V_SECONDS + 60.0, what="convert by virt-v2v-in-place")
+    if code == _TIMED_OUT:
+        raise step.failed(host, f"virt-v2v-in-place was not done after {V2V_SECONDS} s: {said.strip()[-300:]}")
     if code != 0:
         lines = [line for line in said.splitlines() if line.strip()]
         raise step.failed(host, f"virt-v2v-in-place could not convert it: {' / '.join(lines[-4:])[-800:]}")

@@ -6,8 +6,9 @@ size() {
   echo "$length"
 }
 begun=0
-# SeaBIOS says this once each time that it begins.
-[ -e "$2" ] && begun=$(grep -ac '^BUILD: ' "$2")
+# SeaBIOS says this once each time that it goes looking for something to boot. What it says first it may say twice after one
+# reset: it asks for a hard one again, and QEMU may carry out both.
+[ -e "$2" ] && begun=$(grep -ac 'enter handle_19:' "$2")
 if [ "$begun" -eq 0 ] && [ -e "$1" ]; then
   # UEFI says which entry it starts; the same one again means that it began anew.
   begun=$(grep -ao 'BdsDxe: starting Boot[0-9A-F]*' "$1" | sort | uniq -c | sort -rn | head -n 1 | awk '{ print $1 }')

@@ -8,11 +8,10 @@ else
 fi
 at="$1/run/op-$3"
 shift 3
+# Whatever belongs to it holds this lock, from before its first moment to after its last: no process id has to be written,
+# which a full storage refuses, and none is looked for, which says nothing about a process that just begins or ends.
+exec 8>>"$at.lock" || exit 1
+flock -n 8 || exit 0
 [ -e "$at.exit" ] && exit 0
-if [ -e "$at.pid" ]; then
-  read -r process <"$at.pid"
-  grep -qzsF -e "$at" "/proc/$process/cmdline" && exit 0
-fi
 setsid sh -c 'at=$1; shift; "$@" >"$at.out" 2>&1; printf "%s\n" "$?" >"$at.new"; mv -fT "$at.new" "$at.exit"' \
   bootpoint-operation "$at" "$@" </dev/null >/dev/null 2>&1 9>&- &
-echo $! >"$at.pid"

@@ -39,14 +39,34 @@ servers() {
   done
 }
 
+# ending WORD NAME...: the process ids of programs by these names that are about to be gone: they have lost their memory,
+# and their command line with it, but the kernel may still be writing for a thread of theirs. Their open files tell whose
+# they are; one that has files, none of them with WORD in its path, is somebody else's.
+ending() {
+  word=$1
+  shift
+  names=" $* "
+  grep -Lsz . /proc/[0-9]*/cmdline | while IFS= read -r found; do
+    process=${found%/cmdline}
+    name= state=
+    read -r name 2>/dev/null <"$process/comm"
+    case $names in *" $name "*) ;; *) continue ;; esac
+    read -r state 2>/dev/null <"$process/stat" || continue
+    set -- "$process"/task/*
+    case ${state##*) } in Z* | X*) [ "$#" -gt 1 ] || continue ;; esac
+    files=$(find "$process"/task/*/fd -type l -printf '%l\n' 2>/dev/null)
+    case $files in "" | *"$word"*) echo "${process#/proc/}" ;; esac
+  done
+}
+
 # end_servers LAYER: end them, and return only when they are gone for certain. What was flushed stays.
 end_servers() {
   turn=0
-  while pids=$(servers "$1"); [ -n "$pids" ]; do
+  while pids=$(servers "$1") late=$(ending "${1%%.*}" qemu-nbd); [ -n "$pids$late" ]; do
     signal=TERM
     [ "$turn" -gt 15 ] && signal=KILL
-    [ "$turn" -gt 150 ] && { echo "qemu-nbd $pids does not end" >&2; exit 79; }
-    kill -"$signal" $pids 2>/dev/null
+    [ "$turn" -gt 150 ] && { echo "qemu-nbd" $pids $late "does not end" >&2; exit 79; }
+    [ -z "$pids" ] || kill -"$signal" $pids 2>/dev/null
     sleep 0.1
     turn=$((turn + 1))
   done
@@ -90,13 +110,16 @@ move_overlays() {
   done
 }
 
+# What a conversion's own processes are called.
+converters="sh dash bash busybox timeout unshare"
+
 # conversions DIRECTORY KEY: the process ids of what converts there (of any key, if it is empty), found by a word of theirs.
 conversions() {
   grep -lzsF -e "bootpoint-convert $1/run/convert-$2" /proc/[0-9]*/cmdline | while IFS= read -r found; do
     process=${found%/cmdline}
     name=
     read -r name 2>/dev/null <"$process/comm"
-    case $name in sh | dash | bash | busybox | timeout | unshare) echo "${process#/proc/}" ;; esac
+    case " $converters " in *" $name "*) echo "${process#/proc/}" ;; esac
   done
 }
 
@@ -113,9 +136,9 @@ abort_exports() {
 # its own, so its first process takes all others, its mounts and its loop devices with it.
 end_conversions() {
   turn=0
-  while pids=$(conversions "$1" "$2"); [ -n "$pids" ]; do
-    [ "$turn" -gt 150 ] && { echo "a conversion does not end: $pids" >&2; exit 79; }
-    kill -KILL $pids 2>/dev/null
+  while pids=$(conversions "$1" "$2") late=$(ending "" $converters); [ -n "$pids$late" ]; do
+    [ "$turn" -gt 150 ] && { echo "a conversion does not end:" $pids $late >&2; exit 79; }
+    [ -z "$pids" ] || kill -KILL $pids 2>/dev/null
     [ "$turn" -eq 30 ] && abort_exports "$1" "$2"
     sleep 0.1
     turn=$((turn + 1))
