@@ -130,7 +130,7 @@ def test_status_has_a_line_for_it_which_is_no_failure(site: Site) -> None:
     assert site.call("status").stdout == "0 jobs, all ok\n"
     site.tell(disk("a"), disk("b"))
     result = site.call("status")
-    assert (result.exit_code, result.stdout) == (0, "0 jobs, all ok\nsrc: has no job (2 disks)\n")
+    assert (result.exit_code, result.stdout) == (0, "src: has no job (2 disks)\n0 jobs, all ok\n")
     site.apply("one", "a")
     result = site.call("status")
     assert result.stdout == (

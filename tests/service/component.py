@@ -71,7 +71,6 @@ COMPONENTS: dict[str, Component] = {
     "xfs": Component(on_path("mkfs.xfs")),
     "gdisk": Component(on_path("sgdisk")),
     "cryptsetup": Component(on_path("cryptsetup")),
-    "lvm2": Component(on_path("pvcreate")),
     "btrfs": Component(on_path("mkfs.btrfs")),
     "mmdebstrap": Component(on_path("mmdebstrap")),
     "grub": Component(present("usr/lib/grub/i386-pc/boot.img")),

@@ -88,10 +88,10 @@ def status() -> None:
     def show(out: Console) -> None:
         for job in bad:
             out.print(_status_line(job), markup=False)
-        if not bad:
-            out.print(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, all ok", markup=False)
         for line in _unprotected_lines(unprotected):
             out.print(line, markup=False)
+        if not bad:
+            out.print(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, all ok", markup=False)
 
     emit({"items": items, "unprotected_disks": unprotected}, show)
     if bad:

@@ -62,8 +62,17 @@ def _described(path: str, asked: Questions, device: Device | None, *, place: tup
         "uuid": (device.uuid if device is not None else None) or found.get("UUID"),
         "mount": device.mount if device is not None else None,
         "used_bytes": device.used_bytes if device is not None else None,
-        "holds": [] if device is None else [each for child in device.children for each in _held(child, device, asked)],
+        "holds": [] if device is None else _holds(device, asked),
     }
+
+
+def _holds(device: Device, asked: Questions) -> list[dict[str, Any]]:
+    """Return what lies on a device, level by level; each once, though a thin pool stands on its data and metadata."""
+    found: dict[str, dict[str, Any]] = {}
+    for child in sorted(device.children, key=_is_metadata):
+        for held in _held(child, device, asked):
+            found.setdefault(held["path"], held)
+    return list(found.values())
 
 
 def _held(child: Device, below: Device, asked: Questions) -> Iterator[dict[str, Any]]:
@@ -81,8 +90,13 @@ def _held(child: Device, below: Device, asked: Questions) -> Iterator[dict[str, 
         "used_bytes": child.used_bytes,
         "on": shown(below.shown_path),
     }
-    for above in child.children:
+    for above in sorted(child.children, key=_is_metadata):
         yield from _held(above, child, asked)
+
+
+def _is_metadata(device: Device) -> bool:
+    """Say whether it only describes another volume: what stands on both is shown with the other one."""
+    return device.path.endswith(("_tmeta", "_cmeta")) or "_rmeta_" in device.path
 
 
 def _fs(device: Device | None, found: Mapping[str, str]) -> str | None:

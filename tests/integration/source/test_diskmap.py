@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bootpoint_common.diskview import public
+from bootpoint_common.diskview import draw, public
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import GiB, MiB
 from bootpoint_producer.diskmap import inventory, resolve
 from tests.integration.source.built import blank, file_system, put, table
 from tests.integration.source.loop import Attach, Mount, run
 from tests.integration.source.program import Programs, node, part
+
+GOLDEN = Path(__file__).parents[2] / "golden"
 
 #: Fields of `disk list`: of a disk, a partition, and what lies on a partition.
 ITEM = {
@@ -212,6 +215,48 @@ def test_what_only_looks_like_a_disk_is_left_out(programs: Programs) -> None:
     listed = [node("zram0"), node("nbd0", size=0), node("loop0", type="loop"), node("sr0", type="rom")]
     programs.list(*listed, node("mmcblk0boot0"), node("fd0"))
     assert inventory()["items"] == []
+
+
+def test_a_recorded_machine(programs: Programs, tmp_path: Path) -> None:
+    """What lsblk and sfdisk said in a VM: LUKS, a volume group over two disks, and a mirror with a thin pool on it."""
+    said = (GOLDEN / "disks.json").read_text().replace('"/dev/vd', f'"{tmp_path}/vd')
+    recorded = json.loads(said)
+    programs.say("lsblk", json.dumps({"blockdevices": recorded["blockdevices"]}))
+    for device in recorded["blockdevices"]:
+        blank(Path(device["path"]), device["size"])
+        table_of = recorded["tables"].get(device["name"])
+        if table_of is not None:
+            (tmp_path / f"{device['name']}.table").write_text(json.dumps(table_of))
+    programs.do("sfdisk", 'exec cat "$2.table"')
+    found = inventory()
+    assert [(item["id"], item["table"], item["reason"]) for item in found["items"]] == [
+        ("serial:vdb", "gpt", None), ("serial:vdc", "gpt", None), ("serial:vdd", None, None),
+        ("serial:vde", None, None), ("serial:vdf", None, "swap_only"),
+    ]  # fmt: skip
+    efi, luks = found["items"][0]["partitions"]
+    assert (efi["number"], efi["start_bytes"], efi["size_bytes"]) == (1, MiB, 64 * MiB)
+    assert (efi["fs"], efi["label"], efi["uuid"], efi["mount"]) == ("vfat", "EFI", "DB03-5D1D", "/efi")
+    assert [(held["kind"], held["path"], held["fs"], held["mount"]) for held in luks["holds"]] == [
+        ("luks", "/dev/mapper/secret", "LVM2_member", None),
+        ("lv", "/dev/vg-a/root", "ext4", "/m nt"),
+    ]
+    (second,) = found["items"][1]["partitions"]
+    assert [(held["path"], held["on"]) for held in second["holds"]] == [("/dev/vg-a/data", f"{tmp_path}/vdc1")]
+    for mirror in found["items"][2:4]:
+        (whole,) = mirror["partitions"]
+        assert (whole["number"], whole["fs"]) == (0, "linux_raid_member")
+        assert [(held["kind"], held["path"], held["on"]) for held in whole["holds"]] == [
+            ("md", "/dev/md0", mirror["path"]),
+            ("lv", "/dev/mapper/thin-pool_tdata", "/dev/md0"),
+            ("lv", "/dev/mapper/thin-pool-tpool", "/dev/mapper/thin-pool_tdata"),
+            ("lv", "/dev/thin/pool", "/dev/mapper/thin-pool-tpool"),
+            ("lv", "/dev/thin/vol", "/dev/mapper/thin-pool-tpool"),
+            ("lv", "/dev/mapper/thin-pool_tmeta", "/dev/md0"),
+        ]
+    for width in range(60, 201):
+        assert all(line.cell_len <= width for line in draw(found, width))
+    text = "\n".join(line.plain for line in draw(found, 200))
+    assert f"also on {tmp_path}/vde" in text
 
 
 # -- programs that say nothing, or nonsense --------------------------------------------------------------------

@@ -127,7 +127,7 @@ def test_a_listed_file_needs_not_hold_anything_known(
 
 
 def test_a_physical_volume_without_a_table_is_a_data_disk(programs: Programs, attach: Attach, tmp_path: Path) -> None:
-    need("lvm2")
+    need("lvm")
     device = attach(blank(tmp_path / "disk.img"))
     run("pvcreate", "--quiet", "--devices", device, device)
     programs.list(node(device.name, path=str(device), size=SIZE))
