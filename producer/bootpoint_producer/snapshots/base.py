@@ -39,7 +39,7 @@ class SnapshotSet(Protocol):
 
     @property
     def kind(self) -> str:
-        """``none``, ``fsfreeze`` or ``reflink``."""
+        """One of `bootpoint_producer.snapshots.joint.KINDS`."""
 
     @property
     def instant(self) -> datetime:
@@ -96,7 +96,7 @@ class Snapshot(Protocol):
 
     @property
     def kind(self) -> str:
-        """``none``, ``fsfreeze`` or ``reflink``."""
+        """One of `bootpoint_producer.snapshots.joint.KINDS`."""
 
     def take(self, disks: Mapping[str, Path], *, at_instant: AtInstant = nothing) -> SnapshotSet:
         """Hold the disks still, all at one instant.
