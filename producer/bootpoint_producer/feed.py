@@ -11,13 +11,17 @@ from uuid import UUID
 from bootpoint_common.blockmap import BlockMap
 from bootpoint_common.bundle import MAX_RAW, Kind, Seal, Sealer, encode, encode_seal, encode_segments
 from bootpoint_common.cipher import AgentKey
-from bootpoint_common.digest import SegmentTable
+from bootpoint_common.digest import SEGMENT, SegmentTable
+from bootpoint_common.extent import Extent
 from bootpoint_common.message import DiskProgress
 
 from .pipeline import Encoded, Pipeline, encode_chunk
 from .scan import Chunk, Counters, scan
 from .sources.base import Source
 from .trackers.base import Tracker
+from .trackers.hash import HashTracker
+from .usedblocks import Choice, Everything, record
+from .usedblocks.free import without
 
 #: Changed segments of one map bundle: 36 bytes each, so that it stays well below the largest bundle.
 SEGMENTS = MAX_RAW // 64
@@ -62,6 +66,7 @@ class Feed:
         point_disk_id: The stream.
         before_seal: Called with size and root once the map is synced; must make them durable.
         confirm_consistency: Returns what the snapshot turned out to be worth, once everything is read.
+        left_out: What needn't be read.
         encoding: Compresses ahead, in threads.
     """
 
@@ -78,6 +83,7 @@ class Feed:
         point_disk_id: UUID,
         before_seal: Callable[[str, int, bytes], None],
         confirm_consistency: Callable[[], str],
+        left_out: Choice | None = None,
         encoding: Encoding = Pipeline,
     ) -> None:
         self.slot = slot
@@ -91,6 +97,8 @@ class Feed:
         self._sealer = Sealer(key, point_id, point_disk_id)
         self._before_seal = before_seal
         self._confirm_consistency = confirm_consistency
+        self._left_out = left_out or Everything()
+        self._skipped: tuple[Extent, ...] = ()
         self._encoding = encoding
 
     def bodies(self) -> Iterator[tuple[bytes, int]]:
@@ -106,19 +114,32 @@ class Feed:
                 base.copy_to(self._candidate_path, size) if base else BlockMap.create(self._candidate_path, size)
             )
             stack.enter_context(candidate)
-            chunks = scan(
-                self._source,
-                self._tracker,
-                candidate,
-                base=base,
-                head=self._ground.head,
-                resend=self._ground.resend,
-                counters=self.counters,
-            )
-            for encoded in stack.enter_context(self._encoding(chunks)):
+            for encoded in stack.enter_context(self._encoding(self._chunks(base, candidate))):
                 yield self._sealed(encoded.body)
             yield from self._ending(candidate)
         self.sealed = True
+
+    def _chunks(self, base: BlockMap | None, candidate: BlockMap) -> Iterator[Chunk]:
+        resend = [Extent(index * SEGMENT, SEGMENT) for index in sorted(self._ground.resend)]
+        self._skipped = tuple(without(self._left_out.begin(self._source), resend))
+        unsure = record.kept(base.path, base.size_bytes) if base is not None else ()
+        yield from scan(
+            self._source,
+            self._tracker,
+            candidate,
+            base=base,
+            head=self._ground.head,
+            resend=self._ground.resend,
+            left_out=self._skipped,
+            unsure=unsure,
+            counters=self.counters,
+        )
+        late = tuple(without(self._skipped, self._left_out.end(self._source)))
+        if late:
+            # The candidate map says what the replica holds by now, whatever it was made from.
+            others = tuple(without([Extent(0, self._source.size_bytes)], late))
+            yield from scan(self._source, HashTracker(), candidate, left_out=others, counters=self.counters)
+            self._skipped = tuple(without(self._skipped, late))
 
     def _ending(self, candidate: BlockMap) -> Iterator[tuple[bytes, int]]:
         changed = candidate.rehash(self._ground.head)
@@ -127,6 +148,7 @@ class Feed:
         root = candidate.root()
         candidate.sync()
         consistency = self._confirm_consistency()
+        record.keep(self._candidate_path, self._skipped)
         # The map must outlive a power cut before the worker can learn that the stream is whole: else a point could be
         # committed that this agent knows nothing of.
         self._before_seal(self.slot, self._source.size_bytes, root)
@@ -139,7 +161,7 @@ class Feed:
             wire_bytes=self._sealer.offset,
             tracker=self._tracker.name,
             fallback=self._ground.fallback,
-            skipped=(),
+            skipped=tuple((extent.offset, extent.length) for extent in self._skipped),
             consistency=consistency,
         )
         yield self._sealed(encode_seal(seal))

@@ -17,15 +17,19 @@ def ask(*command: str) -> str | None:
 
     Nothing of what is asked for here is indispensable: what stays unknown is shown as unknown.
     """
-    environment = {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
     try:
         # check=False: blkid says by its exit code that it found nothing
         done = subprocess.run(
-            command, check=False, capture_output=True, text=True, timeout=_PATIENCE, env=environment, stdin=-3
+            command, check=False, capture_output=True, text=True, timeout=_PATIENCE, env=environment(), stdin=-3
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
     return done.stdout if done.returncode == 0 else None
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a program that is asked: English, and found where only root looks."""
+    return {**os.environ, "LC_ALL": "C", "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
 def ask_json(*command: str) -> Any:

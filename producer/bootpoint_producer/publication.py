@@ -25,10 +25,11 @@ from bootpoint_common.units import MiB
 
 from .feed import Feed, Ground
 from .link import Link
-from .snapshots import Snapshot, SnapshotSet
+from .snapshots import Consistency, Snapshot, SnapshotSet
 from .sources.base import Source
 from .state import AgentState
 from .trackers.hash import HashTracker
+from .usedblocks import UsedBlocks
 
 _log = logging.getLogger(__name__)
 
@@ -132,6 +133,7 @@ class Publication:
         self._demand = demand
         self._broke = broke
         self._replicas = {r.replica_id: _Replica(r.replica_id) for r in order.replicas}
+        self._used = {disk.slot: self._used_blocks(disk) for disk in order.disks}
         self._over = threading.Event()
         self._threads: list[threading.Thread] = []
         self._reading = threading.Semaphore(DISKS_AT_A_TIME)
@@ -272,8 +274,19 @@ class Publication:
             point_disk_id=disk.point_disk_id,
             before_seal=lambda slot, size, root: self._keep(replica, slot, size, root),
             confirm_consistency=self._confirm,
+            left_out=self._used[disk.slot],
         )
         return _Channel(feed, source, outlet)
+
+    def _used_blocks(self, disk: message.RunDisk) -> UsedBlocks:
+        """Make what says which of a disk's blocks needn't be read; once for all replicas."""
+        return UsedBlocks(
+            slot=disk.slot,
+            path=self._snapshot.path(disk.slot),
+            still=self._snapshot.still(disk.slot),
+            skip=self._order.skip,
+            quiet=lambda: self._snapshot.confirm() is Consistency.FS,
+        )
 
     def _outlet(self, disk: message.ReadyDisk, disks: int) -> Outlet:
         streams = disks * len(self._replicas)

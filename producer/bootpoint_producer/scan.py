@@ -12,11 +12,16 @@ a zero extent where the replica holds data, and not at all where it holds zeros 
 
 Where the agent lost the base's map and knows the head's segment digests only, it can't tell which grains of a
 segment differ: every grain of each segment whose digest differs travels then, zeros as well.
+
+What is left out (see `usedblocks`) isn't read, and keeps the base's entry: the replica keeps what it holds there. So
+the map says nothing of such a grain's content on the disk, and when the grain is left out no longer, it has to be read
+though no tracker names it: what the base left out is `unsure`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -27,6 +32,7 @@ from bootpoint_common.extent import Extent, merge
 from bootpoint_common.units import GRAIN, MiB, round_up
 from bootpoint_producer.sources.base import READ, Source
 from bootpoint_producer.trackers.base import Tracker
+from bootpoint_producer.usedblocks.free import together, without
 
 #: Grains whose entries are looked at together where nothing is read: 1 MiB of entries.
 _LOOK = MiB // ENTRY
@@ -70,6 +76,8 @@ def scan(
     base: BlockMap | None = None,
     head: SegmentTable | None = None,
     resend: frozenset[int] = frozenset(),
+    left_out: Sequence[Extent] = (),
+    unsure: Sequence[Extent] = (),
     counters: Counters | None = None,
 ) -> Iterator[Chunk]:
     """Find what differs from the replica's head, and bring the candidate map up to date with the source.
@@ -83,6 +91,10 @@ def scan(
         base: The base's map, for the tracker and for growth.
         head: The head's segment digests, where the base's map was lost; excludes ``base``.
         resend: Segments of which every grain travels, though nothing changed: the replica holds them damaged.
+        left_out: Whole grains, ascending, without overlap and outside of ``resend``, that aren't read: they keep the
+            base's entry, or count as zero where there is no base or only its head.
+        unsure: Whole grains, ascending, without overlap, of which the base's map says nothing of the disk: they are
+            looked at whether the tracker names them or not.
         counters: Counted up on the way.
 
     Raises:
@@ -94,10 +106,12 @@ def scan(
     counters = counters if counters is not None else Counters()
     builder = _Builder(counters)
     if head is not None:
-        yield from _scan_segments(source, candidate, head.grown(source.size_bytes), resend, builder)
+        grown = head.grown(source.size_bytes)
+        yield from _scan_segments(source, candidate, grown, resend, builder, left_out=left_out)
     else:
         yield from _resent(source, candidate, resend, builder)
-        for extent in whole_grains(_candidates(source, tracker, base), source.size_bytes):
+        named = whole_grains(_candidates(source, tracker, base), source.size_bytes)
+        for extent in without(together(named, unsure, lambda at, count: _in_whole(source, at, count)), left_out):
             if extent.zero:
                 yield from _became_zero(candidate, extent, builder)
             else:
@@ -131,6 +145,10 @@ def whole_grains(extents: Iterator[Extent], size_bytes: int) -> Iterator[Extent]
                     done = last
 
     return merge(pieces())
+
+
+def _in_whole(source: Source, start: int, length: int) -> Iterator[Extent]:
+    return whole_grains(source.data_extents(start, length), source.size_bytes)
 
 
 def _candidates(source: Source, tracker: Tracker, base: BlockMap | None) -> Iterator[Extent]:
@@ -180,12 +198,22 @@ def _became_zero(candidate: BlockMap, extent: Extent, builder: _Builder) -> Iter
 
 
 def _scan_segments(
-    source: Source, candidate: BlockMap, head: SegmentTable, resend: frozenset[int], builder: _Builder
+    source: Source,
+    candidate: BlockMap,
+    head: SegmentTable,
+    resend: frozenset[int],
+    builder: _Builder,
+    *,
+    left_out: Sequence[Extent],
 ) -> Iterator[Chunk]:
+    within = 0
     for index in range(len(head)):
         start = index * SEGMENT
         length = min(SEGMENT, source.size_bytes - start)
-        entries, reads = _read_segment(source, start, length, builder)
+        while within < len(left_out) and left_out[within].end <= start:
+            within += 1
+        past = bisect_left(left_out, start + length, lo=within, key=lambda extent: extent.offset)
+        entries, reads = _read_segment(source, start, length, builder, left_out[within:past])
         if any(entries):
             candidate.put(start // GRAIN, entries)
         if index in resend or segment_digest(entries) != head[index]:
@@ -207,7 +235,7 @@ def _resent(source: Source, candidate: BlockMap, resend: frozenset[int], builder
 
 
 def _read_segment(
-    source: Source, start: int, length: int, builder: _Builder
+    source: Source, start: int, length: int, builder: _Builder, left_out: Sequence[Extent] = ()
 ) -> tuple[bytearray, list[tuple[int, bytes, bytes]]]:
     """Read a segment whole: its entries, and (offset, data, entries) of what isn't zero.
 
@@ -215,7 +243,7 @@ def _read_segment(
     """
     entries = bytearray(-(-length // GRAIN) * ENTRY)
     reads: list[tuple[int, bytes, bytes]] = []
-    for extent in whole_grains(source.data_extents(start, length), source.size_bytes):
+    for extent in without(_in_whole(source, start, length), left_out):
         if extent.zero:
             continue
         for offset in range(extent.offset, extent.end, READ):
