@@ -37,6 +37,7 @@ from tests.integration.source.partition import (
 from tests.integration.source.replica import SKIP, require_every_file, used_blocks
 from tests.service.component import need
 from tests.service.feeding import FedReplica
+from tests.service.process import wait_for
 
 #: The others are in tests/long.
 QUICK = ("ext4", "xfs", "btrfs")
@@ -286,17 +287,21 @@ def test_nothing_but_swap_is_left_out_where_somebody_may_write(memory: Path, rng
 def test_a_loop_device_goes_with_whoever_made_it(memory: Path) -> None:
     image = memory / "disk.raw"
     image.write_bytes(os.urandom(4 * MiB))
+
+    def gone() -> bool:  # not at once where another program looks at the new device
+        return str(image) not in run("losetup", "--list", "--output", "BACK-FILE")
+
     with loop_device(str(image), 3 * SECTOR, MiB) as device:
         assert Path(device).read_bytes() == image.read_bytes()[3 * SECTOR : 3 * SECTOR + MiB]
         assert run("blockdev", "--getro", device) == "1"
-    assert str(image) not in run("losetup", "--list", "--output", "BACK-FILE")
+    wait_for(gone, "the loop device to go")
     script = (
         "import os, signal; from bootpoint_producer.usedblocks.loop import loop_device\n"
         f"with loop_device({str(image)!r}, 0, 4096):\n  os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     killed = subprocess.run([sys.executable, "-c", script], check=False)
     assert killed.returncode == -9
-    assert str(image) not in run("losetup", "--list", "--output", "BACK-FILE")
+    wait_for(gone, "the loop device to go")
 
 
 def test_the_map_is_read_where_the_snapshot_shows_the_file_system(memory: Path, rng: random.Random) -> None:
