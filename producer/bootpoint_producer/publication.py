@@ -291,12 +291,10 @@ class Publication:
 
     def _used_blocks(self, disk: message.RunDisk) -> UsedBlocks:
         """Make what says which of a disk's blocks needn't be read; once for all replicas."""
-        path = self._snapshot.path(disk.slot)
         return UsedBlocks(
             slot=disk.slot,
-            path=path,
-            # What isn't held still has the disk's own path.
-            held=path != str(self._tools.resolve(disk.id)),
+            path=self._snapshot.path(disk.slot),
+            still=self._snapshot.still(disk.slot),
             skip=self._order.skip,
             quiet=lambda: self._snapshot.confirm() is Consistency.FS,
         )

@@ -27,17 +27,16 @@ from itertools import chain
 
 from bootpoint_common.blockmap import BlockMap
 from bootpoint_common.bundle import MAX_EXTENTS, MAX_RAW
-from bootpoint_common.digest import ENTRY, SEGMENT, ZERO_ENTRY, SegmentTable, grain_digests, segment_digest
+from bootpoint_common.digest import ENTRY, SEGMENT, ZERO_ENTRY, SegmentTable, segment_digest
 from bootpoint_common.extent import Extent, merge
 from bootpoint_common.units import GRAIN, MiB, round_up
+from bootpoint_producer.readahead import Read, digested, entries_of
 from bootpoint_producer.sources.base import READ, Source
 from bootpoint_producer.trackers.base import Tracker
 from bootpoint_producer.usedblocks.free import together, without
 
 #: Grains whose entries are looked at together where nothing is read: 1 MiB of entries.
 _LOOK = MiB // ENTRY
-
-_ZERO_READ = bytes(READ)
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +110,12 @@ def scan(
     else:
         yield from _resent(source, candidate, resend, builder)
         named = whole_grains(_candidates(source, tracker, base), source.size_bytes)
-        for extent in without(together(named, unsure, lambda at, count: _in_whole(source, at, count)), left_out):
-            if extent.zero:
-                yield from _became_zero(candidate, extent, builder)
+        wanted = without(together(named, unsure, lambda at, count: _in_whole(source, at, count)), left_out)
+        for piece in digested(source, wanted, candidate.entries):
+            if piece.extent.zero:
+                yield from _became_zero(candidate, piece.extent, builder)
             else:
-                yield from _compare(source, candidate, extent, builder)
+                yield from _compare(candidate, piece, builder)
     yield from builder.rest()
 
 
@@ -165,22 +165,19 @@ def _candidates(source: Source, tracker: Tracker, base: BlockMap | None) -> Iter
     return chain(within, source.data_extents(known, size - known))
 
 
-def _compare(source: Source, candidate: BlockMap, extent: Extent, builder: _Builder) -> Iterator[Chunk]:
-    for offset in range(extent.offset, extent.end, READ):
-        data = source.read(offset, min(READ, extent.end - offset))
-        builder.counters.scanned_bytes += len(data)
-        entries = _entries(data)
-        first, count = offset // GRAIN, len(entries) // ENTRY
-        known = candidate.entries(first, count)
-        if entries == known:
-            continue
-        candidate.put(first, entries)
-        for start, end, zero in _runs(entries, known):
-            at, past = start * GRAIN, min(end * GRAIN, len(data))
-            if zero:
-                yield from builder.zero(offset + at, past - at)
-            else:
-                yield from builder.data(offset + at, data, at, past)
+def _compare(candidate: BlockMap, piece: Read, builder: _Builder) -> Iterator[Chunk]:
+    builder.counters.scanned_bytes += piece.extent.length
+    if not piece.data:
+        return
+    offset, first = piece.extent.offset, piece.extent.offset // GRAIN
+    known = candidate.entries(first, len(piece.entries) // ENTRY)
+    candidate.put(first, piece.entries)
+    for start, end, zero in _runs(piece.entries, known):
+        at, past = start * GRAIN, min(end * GRAIN, len(piece.data))
+        if zero:
+            yield from builder.zero(offset + at, past - at)
+        else:
+            yield from builder.data(offset + at, piece.data, at, past)
 
 
 def _became_zero(candidate: BlockMap, extent: Extent, builder: _Builder) -> Iterator[Chunk]:
@@ -249,7 +246,7 @@ def _read_segment(
         for offset in range(extent.offset, extent.end, READ):
             data = source.read(offset, min(READ, extent.end - offset))
             builder.counters.scanned_bytes += len(data)
-            found = _entries(data)
+            found = entries_of(data)
             at = (offset - start) // GRAIN * ENTRY
             entries[at : at + len(found)] = found
             if any(found):
@@ -272,12 +269,6 @@ def _whole_segment(
             done = offset + past
     if start + length > done:
         yield from builder.zero(done, start + length - done)
-
-
-def _entries(data: bytes) -> bytes:
-    if data == _ZERO_READ:
-        return bytes(len(data) // GRAIN * ENTRY)
-    return grain_digests(data)
 
 
 def _runs(entries: bytes, known: bytes | None = None) -> Iterator[tuple[int, int, bool]]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case, conversion, life, tracking, verification
+from tests.bench import case, conversion, life, tracking, used, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -21,7 +21,7 @@ LONGEST, LONGEST_QUICK = 2400, 600
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
-CASES = ("full", "increment", "tracker", "verify", "memory", "backlog", "life", "start")
+CASES = ("full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start")
 
 
 def main() -> int:
@@ -40,7 +40,8 @@ def main() -> int:
         bench.grains = 5_000 if options.quick else 100_000
         if {"full", "increment", "verify"} & set(options.only):
             report.title += f" (zstd level 1 makes 1/{bench.disk.build():.2f} of it; mixed for 1/{RATIO})"
-        with rig(storage, [bench.disk.path, bench.huge, bench.waiting, bench.deep, *bench.followed]) as made:
+        disks = [bench.disk.path, bench.stale, bench.huge, bench.waiting, bench.deep, *bench.followed]
+        with rig(storage, disks) as made:
             for name in options.only:
                 getattr(bench, name)(made)
                 report.missing.remove(name)
@@ -59,6 +60,11 @@ class Bench:
     rounds: int
     disk: Disk
     grains: int = 0
+
+    @property
+    def stale(self) -> Path:
+        """The disk whose free blocks hold what was deleted."""
+        return self.disk.path.with_name("stale.raw")
 
     @property
     def huge(self) -> Path:
@@ -127,6 +133,23 @@ class Bench:
         ratios = dense.faster("bootpoint", "b3sum")
         text = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
         self.report.add(Line("verification, speed / b3sum's of the data alone", text, beside=_beside(dense, "b3sum")))
+
+    def used(self, made: Rig) -> None:
+        """The first copy of an ext4 with stale free blocks."""
+        size = self.disk.size_bytes
+        data, stale = size // 8, size * 5 // 8
+        found = used.first_copy(made, self.stale, size=size, data=data, stale=stale, rng=self.rng)
+        held = f"{data / GiB:g} GiB of files and {stale / GiB:g} GiB of stale blocks"
+        name = f"first copy of an ext4 of {size / GiB:g} GiB with {held}, sent"
+        text = f"{found.seconds:.1f} s; {found.files} files the same through the replica, e2fsck finds nothing"
+        self.report.at_most(name, found.wire_bytes / MiB, data * 1.3 / MiB, "MiB", text)
+
+    def scan(self, made: Rig) -> None:
+        """A scan of unchanged data against b3sum."""
+        path = self.disk.path.with_name("warm.raw")
+        results = used.hash_scan(path, self.disk.size_bytes // 4, self.rounds, self.rng)
+        ratios = results.faster("bootpoint", "b3sum")
+        self.report.at_least("scan of unchanged data by hash, speed / b3sum's", ratios, 0.8, _beside(results, "b3sum"))
 
     def _profile(self, what: str, results: case.Rounds) -> None:
         phases, parts = results.profile("bootpoint")

@@ -57,10 +57,12 @@ COMPONENTS: dict[str, Component] = {
     "nbdcopy": Component(on_path("nbdcopy")),
     "nbdkit": Component(on_path("nbdkit")),
     "sshd": Component(on_path("sshd", "ssh-keygen", "nc")),
+    "lvm": Component(on_path("pvcreate", "vgcreate", "lvcreate")),
+    "partclone": Component(on_path("partclone.extfs", "partclone.xfs", "partclone.btrfs", "partclone.ntfs")),
+    "file-systems": Component(on_path("mkfs.ntfs", "ntfs-3g", "mkfs.exfat", "mount.exfat-fuse", "mkfs.vfat", "mcopy")),
     "bwrap": Component(on_path("bwrap")),
     "mtools": Component(on_path("mcopy", "mkfs.vfat", "grub-mkstandalone")),
     "virt-v2v": Component(on_path("virt-v2v-in-place")),
-    "lvm": Component(on_path("lvm")),
     "bpf": Component(
         lambda: present("sys/kernel/btf/vmlinux")() and present("usr/lib/x86_64-linux-gnu/libbpf.so.1")(),
         "a kernel that describes itself (BTF), and make setup",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,6 +134,7 @@ class Fleet:
         host_id: UUID,
         *,
         consistency: str = "crash",
+        skip: Sequence[str] = (),
         target: dict[str, Any] | None = None,
         scripts: dict[str, Any] | None = None,
         check: dict[str, Any] | None = None,
@@ -154,6 +155,7 @@ class Fleet:
                     "source": {
                         "agent": agent,
                         "consistency": consistency,
+                        "skip": list(skip),
                         "disks": [{"slot": slot, "id": f"file:{path}"} for slot, path in disks.items()],
                     },
                     "target": [{"host": on["name"], **(target or {})}],

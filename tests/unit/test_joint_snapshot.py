@@ -42,6 +42,9 @@ class Hold:
     def path(self) -> str:
         raise NotImplementedError
 
+    def still(self) -> Sequence[Still]:
+        return ()
+
     def moved(self) -> str:
         return ""
 

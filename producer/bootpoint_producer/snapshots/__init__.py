@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from bootpoint_producer.snapshots import btrfs, reflink, zfs
-from bootpoint_producer.snapshots.base import AtInstant, Consistency, Snapshot, SnapshotSet, nothing
+from bootpoint_producer.snapshots.base import AtInstant, Consistency, Snapshot, SnapshotSet, Still, nothing
 from bootpoint_producer.snapshots.choice import Choice, choose
 from bootpoint_producer.snapshots.lvm import volume
 
@@ -16,6 +16,7 @@ __all__ = [
     "Consistency",
     "Snapshot",
     "SnapshotSet",
+    "Still",
     "choose",
     "nothing",
     "remove_leftovers",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -32,6 +33,23 @@ class Consistency(StrEnum):
         """Whether it is at least as good as ``wanted``."""
         order = list(Consistency)
         return order.index(self) <= order.index(wanted)
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """A range of a disk that a snapshot holds still, and where other programs can read it.
+
+    Attributes:
+        offset: Its first byte on the disk.
+        length: Its bytes; None: to the disk's end.
+        path: The file or device that shows it.
+        start: Its first byte there.
+    """
+
+    offset: int
+    length: int | None
+    path: str
+    start: int = 0
 
 
 class SnapshotSet(Protocol):
@@ -76,6 +94,13 @@ class SnapshotSet(Protocol):
         """Return a path by which other programs can read the still picture, until `release`.
 
         It may stand for a file that has no name any more; what isn't held still has the disk's own path.
+
+        Raises:
+            KeyError: The snapshot has no such disk.
+        """
+
+    def still(self, slot: str) -> Sequence[Still]:
+        """Return what of a disk is held still, until `release`; nothing of one that is read as it changes.
 
         Raises:
             KeyError: The snapshot has no such disk.

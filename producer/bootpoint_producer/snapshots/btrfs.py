@@ -20,6 +20,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.sources import Source, open_source
 
@@ -121,6 +122,10 @@ class BtrfsHold:
     def path(self) -> str:
         """See `Hold.path`; the snapshot has no name any more, so this is the way to it through the agent's process."""
         return f"/proc/{os.getpid()}/fd/{self._subvolume.descriptor(self._path)}"
+
+    def still(self) -> Sequence[Still]:
+        """See `Hold.still`."""
+        return [Still(0, None, self.path())]
 
     def moved(self) -> str:
         """See `Hold.moved`."""

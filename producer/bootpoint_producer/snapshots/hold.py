@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.sources import Source
 
 
@@ -96,6 +97,9 @@ class Hold(Protocol):
 
     def path(self) -> str:
         """Return a path for other programs, as `SnapshotSet.path` promises."""
+
+    def still(self) -> Sequence[Still]:
+        """Return what is held still, as `SnapshotSet.still` promises."""
 
     def moved(self) -> str:
         """Say, after everything was read, what wasn't still after all; empty where everything was.

@@ -18,14 +18,14 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
-from bootpoint_producer.snapshots.base import AtInstant, Consistency, SnapshotSet, nothing
+from bootpoint_producer.snapshots.base import AtInstant, Consistency, SnapshotSet, Still, nothing
 from bootpoint_producer.snapshots.freeze import FREEZE_TIMEOUT, Freeze
 from bootpoint_producer.snapshots.hold import Hold, Part
 from bootpoint_producer.snapshots.usage import Mount
@@ -166,6 +166,10 @@ class JointSet:
     def path(self, slot: str) -> str:
         """See `SnapshotSet.path`."""
         return self._holds[slot].path()
+
+    def still(self, slot: str) -> Sequence[Still]:
+        """See `SnapshotSet.still`."""
+        return self._holds[slot].still()
 
     def confirm(self) -> Consistency:
         """See `SnapshotSet.confirm`."""

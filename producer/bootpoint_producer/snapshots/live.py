@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.snapshots.usage import Usage, usage, write_counter
 from bootpoint_producer.sources import Source, open_source
@@ -57,6 +58,10 @@ class LiveHold:
     def path(self) -> str:
         """See `Hold.path`."""
         return str(self._path)
+
+    def still(self) -> Sequence[Still]:
+        """See `Hold.still`."""
+        return []
 
     def moved(self) -> str:
         """See `Hold.moved`."""

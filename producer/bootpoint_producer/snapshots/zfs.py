@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.snapshots.joint import lost
 from bootpoint_producer.snapshots.lvm.guarded import GuardedSource
@@ -150,6 +151,10 @@ class ZfsHold:
     def path(self) -> str:
         """See `Hold.path`."""
         return str(self._snapshot.path(self._dataset))
+
+    def still(self) -> Sequence[Still]:
+        """See `Hold.still`."""
+        return [Still(0, None, self.path())]
 
     def moved(self) -> str:
         """See `Hold.moved`."""

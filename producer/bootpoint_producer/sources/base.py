@@ -15,7 +15,7 @@ READ = MiB
 
 
 class Source(Protocol):
-    """A disk that is open for reading. Used by one thread."""
+    """A disk that is open for reading. Used by one thread, but for `read`, which several may call at once."""
 
     @property
     def path(self) -> str:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import format_size
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.sources.base import Source
 from bootpoint_producer.usedblocks.disk import LeftOut, left_out
 from bootpoint_producer.usedblocks.free import without
@@ -47,21 +48,23 @@ class UsedBlocks:
     Args:
         slot: The disk, for the log.
         path: The picture, for programs.
-        held: Whether the picture is a snapshot, which stands still.
+        still: What of it a snapshot holds still.
         skip: What else the job leaves out.
-        quiet: Returns whether nobody has written to the disk since the run began, and nobody can; asked where nothing
-            holds it still.
+        quiet: Returns whether nobody has written to the disk since the run began, and nobody can; asked where no
+            snapshot holds any of it still.
     """
 
-    def __init__(self, *, slot: str, path: str, held: bool, skip: Collection[str], quiet: Callable[[], bool]) -> None:
+    def __init__(
+        self, *, slot: str, path: str, still: Sequence[Still], skip: Collection[str], quiet: Callable[[], bool]
+    ) -> None:
         self._slot = slot
         self._path = path
-        self._held = held
+        self._held = still
         self._skip = skip
         self._quiet = quiet
         self._lock = threading.Lock()
         self._found: LeftOut | None = None
-        self._still = False
+        self._unwritten = False
 
     def begin(self, source: Source) -> Sequence[Extent]:
         """See `Choice.begin`; the search may take minutes, and is made once."""
@@ -73,19 +76,21 @@ class UsedBlocks:
             return self._found.extents
 
     def _search(self, source: Source) -> LeftOut:
-        self._still = self._held or self._quiet()
-        found = left_out(self._path, source, self._skip, held=self._still)
-        if self._still and not self._held and not self._quiet():
-            self._still = False
-            found = left_out(self._path, source, self._skip, held=False)
-        return found
+        if self._held:
+            return left_out(self._path, source, self._skip, still=self._held)
+        if self._quiet():
+            found = left_out(self._path, source, self._skip)
+            self._unwritten = self._quiet()
+            if self._unwritten:
+                return found
+        return left_out(self._path, source, self._skip, still=())
 
     def end(self, source: Source) -> Sequence[Extent]:
         """See `Choice.end`."""
         chosen = self.begin(source)
-        if self._held or not chosen or (self._still and self._quiet()):
+        if self._held or not chosen or (self._unwritten and self._quiet()):
             return chosen
-        now = left_out(self._path, source, self._skip, held=False)
+        now = left_out(self._path, source, self._skip, still=())
         gone = tuple(without(chosen, now.extents))
         if gone:
             total = format_size(sum(extent.length for extent in gone))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import SECTOR, MiB, format_size
 from bootpoint_producer.probe import signature
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.sources.base import Source
 from bootpoint_producer.usedblocks import swap, unixfs, windowsfs, xfslog
 from bootpoint_producer.usedblocks.facts import DoubtError, Facts, Read, demand
@@ -56,15 +57,16 @@ class LeftOut:
         return sum(extent.length for extent in self.extents)
 
 
-def left_out(path: str, source: Source, skip: Collection[str] = (), *, held: bool = True) -> LeftOut:
+def left_out(path: str, source: Source, skip: Collection[str] = (), *, still: Sequence[Still] | None = None) -> LeftOut:
     """Find out what of a disk needn't be read. In every doubt: nothing.
 
     Args:
-        path: The still picture, for programs.
+        path: The picture, for programs.
         source: The same, open; what its `read` raises ends the search.
         skip: ``swap``, ``hibernation``: what else is left out.
-        held: Whether the picture stands still. Where it doesn't, the maps of its file systems are not of one instant
-            with what is read, and aren't used; swap areas hold nothing that matters at any instant.
+        still: What of it is held still, and where; by default all of it, where ``path`` says. Elsewhere the maps of
+            file systems are not of one instant with what is read, and aren't used; swap areas hold nothing that
+            matters at any instant.
     """
     free = FreeGrains()
     reasons = []
@@ -72,6 +74,7 @@ def left_out(path: str, source: Source, skip: Collection[str] = (), *, held: boo
         found = places(path, source.size_bytes)
     except _NOT_UNDERSTOOD as doubt:
         return LeftOut(reasons=(f"everything is read: {doubt}",))
+    held = sorted([Still(0, None, path)] if still is None else still, key=lambda each: each.offset)
     look = _Look(path, source, frozenset(skip), held)
     for place in found:
         for part, outcome in look.parts(place):
@@ -92,7 +95,7 @@ class _Look:
     path: str
     source: Source
     skip: frozenset[str]
-    held: bool
+    still: list[Still]
 
     def parts(self, place: Place) -> Iterator[tuple[Place, FreeGrains | str]]:
         """Return each thing in a place with its free ranges, or with why it has none."""
@@ -108,7 +111,8 @@ class _Look:
             yield place, str(doubt)
             return
         for part in inner:
-            known = Place(part.start, part.size, signature(self.path, part.start, part.size).get("TYPE"))
+            path, start = self._shown(part) or (self.path, part.start)
+            known = Place(part.start, part.size, signature(path, start, part.size).get("TYPE"))
             yield known, self._outcome(known)
 
     def _outcome(self, place: Place) -> FreeGrains | str:
@@ -117,11 +121,27 @@ class _Look:
                 return self._area(place)
             if place.kind not in _FILE_SYSTEMS:
                 return "it is no file system that is known here"
-            if not self.held:
-                return "nothing holds the disk still, so its map would be of another instant than what is read"
-            return self._file_system(place, place.kind)
+            shown = self._shown(place)
+            if shown is None:
+                return "nothing holds it still, so its map would be of another instant than what is read"
+            return self._file_system(place, place.kind, *shown)
         except _NOT_UNDERSTOOD as doubt:
             return str(doubt) or type(doubt).__name__
+
+    def _shown(self, place: Place) -> tuple[str, int] | None:
+        """Return where a place is shown in one piece that is held still: path and first byte there."""
+        found, at = None, place.start
+        for each in self.still:
+            end = self.source.size_bytes if each.length is None else each.offset + each.length
+            if not each.offset <= at < end:
+                continue
+            found = found or (each.path, each.start + at - each.offset)
+            if (each.path, each.start + at - each.offset) != (found[0], found[1] + at - place.start):
+                return None
+            at = end
+            if at >= place.end:
+                return found
+        return None
 
     def _area(self, place: Place) -> FreeGrains:
         kind = str(place.kind)
@@ -132,7 +152,7 @@ class _Look:
         free.add(place.start + start, place.start + end)
         return free
 
-    def _file_system(self, place: Place, kind: str) -> FreeGrains:
+    def _file_system(self, place: Place, kind: str, path: str, start: int) -> FreeGrains:
         facts = _FILE_SYSTEMS[kind](self._read(place))
         demand(0 < facts.size_bytes <= place.size, f"it has {facts.size_bytes} bytes, its place has {place.size}")
         last = facts.size_bytes - _EDGE
@@ -140,12 +160,12 @@ class _Look:
         free = FreeGrains()
         within = [each for each in facts.always_used if each.end <= last]
         kept = [Extent(0, _EDGE), *within, Extent(last, _EDGE)]
-        with loop_device(self.path, place.start, place.size) as device:
+        with loop_device(path, start, place.size) as device:
             demand(
                 not facts.logged or xfslog.settled(device), "its log was not replayed: it was mounted, or lost power"
             )
-            for start, end in free_ranges(kind, device, goes_on=lambda: self.source.read(0, SECTOR)):
-                for piece in without((Extent(start, end - start),), kept):
+            for first, end in free_ranges(kind, device, goes_on=lambda: self.source.read(0, SECTOR)):
+                for piece in without((Extent(first, end - first),), kept):
                     if piece.end > facts.size_bytes:
                         raise DoubtError("its map reaches beyond it")
                     free.add(place.start + piece.offset, place.start + piece.end)

@@ -31,6 +31,9 @@ PROGRAMS = {
     "vfat": "partclone.fat",
     "exfat": "partclone.exfat",
 }
+#: Without a log file it would write to /var/log, which may lie on the disk in question; it sleeps 2 s before it looks
+#: whether its progress is to be shown again, and not at all at 1 s.
+_QUIETLY = ("--quiet", "--UI-fresh", "1", "--logfile", "/dev/null")
 #: Seconds that one map may take: it reads about 32 MiB for each TiB, in pieces that lie all over the disk.
 PATIENCE = 900.0
 #: Seconds between two looks whether the run goes on.
@@ -54,8 +57,7 @@ def free_ranges(fs: str, device: str, *, goes_on: Callable[[], object]) -> Itera
     demand(program, f"{PROGRAMS[fs]} isn't installed (package partclone)")
     said = os.memfd_create("partclone")
     try:
-        # Without -L it would write to /var/log, which may lie on the disk in question.
-        command = [str(program), "--domain", "--source", device, "--output", "-", "--quiet", "--logfile", "/dev/null"]
+        command = [str(program), "--domain", "--source", device, "--output", "-", *_QUIETLY]
         with subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, env=environment(), cwd="/"
         ) as process:
@@ -95,7 +97,6 @@ def parse(lines: Iterator[bytes]) -> Iterator[tuple[int, int]]:
         end = start + length
         if status == b"?":
             yield start, end
-    demand(end, "its map is empty")
 
 
 def _lines(process: subprocess.Popen[bytes], goes_on: Callable[[], object]) -> Iterator[bytes]:

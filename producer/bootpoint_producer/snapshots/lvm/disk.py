@@ -7,11 +7,13 @@ file system that is mounted from a partition of its own and too large to be left
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.units import GiB, MiB
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.snapshots.lvm.guarded import GuardedSource
 from bootpoint_producer.snapshots.lvm.mapper import above, table
@@ -149,6 +151,14 @@ class PictureHold:
     def path(self) -> str:
         """See `Hold.path`; the picture has none, so this is the disk itself."""
         return str(self._path)
+
+    def still(self) -> Sequence[Still]:
+        """See `Hold.still`; of striped volumes no program could make anything."""
+        return [
+            Still(each.offset, each.length, str(each.snapshot.path), each.start)
+            for each in self._found.stretches
+            if each.stripes == 1
+        ]
 
     def moved(self) -> str:
         """See `Hold.moved`."""

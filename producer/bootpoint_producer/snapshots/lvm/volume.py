@@ -22,6 +22,7 @@ from pathlib import Path
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.units import format_size
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.snapshots.joint import lost
 from bootpoint_producer.snapshots.lvm.guarded import GuardedSource
@@ -249,6 +250,10 @@ class VolumeHold:
     def path(self) -> str:
         """See `Hold.path`."""
         return str(self._snapshot.path)
+
+    def still(self) -> Sequence[Still]:
+        """See `Hold.still`."""
+        return [Still(0, None, self.path())]
 
     def moved(self) -> str:
         """See `Hold.moved`."""
