@@ -7,13 +7,14 @@ import os
 import random
 import shutil
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer.snapshots import Consistency
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.sources import Source, open_source
 from bootpoint_producer.trackers import thinpool
 from bootpoint_producer.trackers.choice import TrackerChoice
@@ -46,6 +47,9 @@ class ThinPicture:
 
     def path(self, slot: str) -> str:
         return "/dev/group/picture"
+
+    def still(self, slot: str) -> Sequence[Still]:
+        return (Still(0, None, self.path(slot)),)
 
     def confirm(self) -> Consistency:
         return self.consistency

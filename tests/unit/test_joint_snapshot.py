@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from bootpoint_producer.snapshots import joint
+from bootpoint_producer.snapshots.base import Still
 from bootpoint_producer.snapshots.hold import Part
 from bootpoint_producer.snapshots.joint import Plan
 from bootpoint_producer.snapshots.usage import Mount
