@@ -148,7 +148,13 @@ class Run:
         wanted = Consistency(self.order.consistency)
         if not reached.reaches(wanted):
             text = f"the snapshot reached {reached}, the job wants {wanted}: {reason}"
-            raise error(Code.CONSISTENCY_TOO_LOW, text, key="source.consistency", value=str(wanted))
+            raise error(
+                Code.CONSISTENCY_TOO_LOW,
+                text,
+                key="source.consistency",
+                value=str(wanted),
+                hint=f'put the disk on storage that keeps snapshots (docs/snapshots.md), or accept "{reached}"',
+            )
 
     def _script(self, stage: Stage, reached: Consistency | None, point: str | None = None) -> None:
         stored: dict[str, Any] | None = self.order.scripts.get(str(stage))
