@@ -12,16 +12,19 @@ import pytest
 
 from bootpoint_common.store import verification as store
 from bootpoint_common.store.point import Point
-from bootpoint_common.units import GRAIN, MiB
+from bootpoint_common.units import GRAIN, SECTOR, MiB
 from bootpoint_worker.targets.fake_host import FakeHost
 from tests.service.component import need
 from tests.service.fleet import Fleet, fleet
 
 SIZE = 64 * MiB
 
+#: First grain of the swap area, and the one past its last.
+SWAP = (16, 896)
+
 
 class Machine:
-    """A source with a disk of one ext4, full of stale blocks, and one of swap; its replica is on a fake host."""
+    """A source with a disk of one ext4, full of stale blocks, and one with swap; its replica is on a fake host."""
 
     def __init__(self, installation: Fleet, folder: Path) -> None:
         self.fleet = installation
@@ -35,7 +38,16 @@ class Machine:
         subprocess.run(
             ["mkfs.ext4", "-q", "-F", "-b", "4096", "-E", "nodiscard", "-d", files, self.disks["system"]], check=True
         )
-        subprocess.run(["mkswap", "-q", self.disks["swap"]], check=True, capture_output=True)
+        area = folder / "area"
+        area.write_bytes(os.urandom((SWAP[1] - SWAP[0]) * GRAIN))
+        subprocess.run(["mkswap", "-q", area], check=True, capture_output=True)
+        first, last = (number * GRAIN // SECTOR for number in SWAP)
+        # A disk of swap alone would be refused.
+        table = f"label: dos\nstart={first}, size={last - first}, type=S\nstart={last}, type=L\n"
+        subprocess.run(["sfdisk", "-q", self.disks["swap"]], input=table, text=True, check=True)
+        with self.disks["swap"].open("r+b") as file:
+            file.seek(SWAP[0] * GRAIN)
+            file.write(area.read_bytes())
         installation.add_worker("w1")
         installation.add_agent("erp", list(self.disks.values()))
         host = installation.add_host(self.host.name)
@@ -76,7 +88,7 @@ def grain(content: bytes, number: int) -> bytes:
 def test_a_point_has_every_used_block_and_no_other(machine: Machine, rng: random.Random) -> None:
     made, shown, skipped = machine.run()
     assert len(skipped["system"]) * GRAIN > SIZE // 2
-    assert skipped["swap"] == set(range(1, SIZE // GRAIN))
+    assert skipped["swap"] == set(range(SWAP[0] + 1, SWAP[1]))
     for slot, disk in machine.disks.items():
         content = disk.read_bytes()
         for number in range(SIZE // GRAIN):
@@ -100,5 +112,5 @@ def test_a_point_has_every_used_block_and_no_other(machine: Machine, rng: random
         made, whole, skipped = machine.run()
     assert skipped["system"] == set()
     assert whole["system"] == machine.disks["system"].read_bytes()
-    assert len(skipped["swap"]) == SIZE // GRAIN - 1
+    assert len(skipped["swap"]) == SWAP[1] - SWAP[0] - 1
     assert machine.verify(made) == "verified"

@@ -38,7 +38,9 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, st
         node("sdw", path=str(blank(tmp_path / "sdw")), serial="EMPTY"),
     )
     (tmp_path / "agent.toml").write_text(f'state_directory = "{tmp_path}/state"\n')
-    return {**os.environ, "BOOTPOINT_AGENT_CONFIG": str(tmp_path / "agent.toml"), "LC_ALL": "C.UTF-8"}
+    # A width of its own in the environment counts more than the terminal's.
+    inherited = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}
+    return {**inherited, "BOOTPOINT_AGENT_CONFIG": str(tmp_path / "agent.toml"), "LC_ALL": "C.UTF-8"}
 
 
 def piped(environment: dict[str, str], *words: str) -> subprocess.CompletedProcess[str]:
