@@ -10,8 +10,11 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 import struct
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 # linux/loop.h
 _CTL_GET_FREE = 0x4C82
@@ -52,8 +55,7 @@ def _configured(backing: int, offset: int, size: int) -> tuple[int, str]:
     control = os.open("/dev/loop-control", os.O_RDWR | os.O_CLOEXEC)
     try:
         for _ in range(_ATTEMPTS):
-            name = f"/dev/loop{fcntl.ioctl(control, _CTL_GET_FREE)}"
-            device = os.open(name, os.O_RDONLY | os.O_CLOEXEC)
+            device, name = _opened(fcntl.ioctl(control, _CTL_GET_FREE))
             try:
                 fcntl.ioctl(device, _CONFIGURE, config)
             except OSError as failure:
@@ -65,3 +67,20 @@ def _configured(backing: int, offset: int, size: int) -> tuple[int, str]:
         raise OSError(errno.EBUSY, "every loop device was taken by somebody else")
     finally:
         os.close(control)
+
+
+def _opened(number: int) -> tuple[int, str]:
+    """Open a loop device; return a path of it as well.
+
+    In a container the directory of devices shows those that were there when it began. What the kernel made since gets
+    a node here for as long as it takes to open it.
+    """
+    name = f"/dev/loop{number}"
+    with contextlib.suppress(FileNotFoundError):
+        return os.open(name, os.O_RDONLY | os.O_CLOEXEC), name
+    major, minor = Path(f"/sys/class/block/loop{number}/dev").read_text().split(":")
+    with tempfile.TemporaryDirectory(prefix="bootpoint-loop-") as folder:
+        node = f"{folder}/loop{number}"
+        os.mknod(node, 0o600 | stat.S_IFBLK, os.makedev(int(major), int(minor)))
+        device = os.open(node, os.O_RDONLY | os.O_CLOEXEC)
+    return device, f"/proc/{os.getpid()}/fd/{device}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import stat
 import subprocess
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +21,15 @@ Mount = Callable[..., Path]
 
 def run(*command: str | Path) -> str:
     return subprocess.run([str(part) for part in command], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def node(name: str) -> Path:
+    """Return the node of a device, made where it is missing: a container has those that were there when it began."""
+    path = Path("/dev") / name
+    if not path.exists():
+        major, minor = Path(f"/sys/class/block/{name}/dev").read_text().split(":")
+        os.mknod(path, 0o600 | stat.S_IFBLK, os.makedev(int(major), int(minor)))
+    return path
 
 
 def unmount(point: Path) -> None:

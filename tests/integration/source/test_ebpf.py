@@ -21,7 +21,7 @@ from bootpoint_producer.trackers import providers
 from bootpoint_producer.trackers.ebpf import library, program
 from bootpoint_producer.trackers.ebpf.program import OBJECT, Program
 from bootpoint_producer.trackers.ebpf.provider import EbpfProvider
-from tests.integration.source.loop import Attach, run
+from tests.integration.source.loop import Attach, node, run
 from tests.service.component import need
 from tests.service.cutting import cut_under_load
 from tests.service.tracked import TrackedDisk, bpf_mount, differing, numbers
@@ -82,7 +82,7 @@ def own_loop() -> Path:
     number = 900 + os.getpid() % 100
     with Path("/dev/loop-control").open("rb") as control, suppress(FileExistsError):
         fcntl.ioctl(control, _LOOP_CTL_ADD, number)
-    return Path(f"/dev/loop{number}")
+    return node(f"loop{number}")
 
 
 def write(device: Path, offset: int, length: int, *, direct: bool = True) -> None:
@@ -138,7 +138,7 @@ def test_writes_to_a_partition_are_writes_to_its_disk(tracked: TrackedDisk) -> N
     run("partx", "--update", device)
     try:
         tracked.cut()
-        partition = Path(f"{device}p1")
+        partition = node(f"{device.name}p1")
         write(partition, 5 * GRAIN, 4 * KiB)
         before = tracked.digests()
         run("mkfs.ext4", "-q", "-E", "nodiscard", partition)

@@ -364,3 +364,17 @@ def test_a_file_system_in_a_logical_volume(memory: Path) -> None:
         assert bool(within) is (name != "torn"), found.reasons
     assert found.size_bytes > 100 * MiB
     assert min(each.offset for each in found.extents) >= places["root"] + MiB
+
+
+def test_a_loop_device_needs_no_node_of_its_own(tmp_path: Path) -> None:
+    """A container has the nodes that were there when it began."""
+    image = tmp_path / "image"
+    image.write_bytes(os.urandom(MiB))
+    code = (
+        "import pathlib; from bootpoint_producer.usedblocks.loop import loop_device\n"
+        f"with loop_device({str(image)!r}, 4096, 8192) as device:\n"
+        f"  assert pathlib.Path(device).read_bytes() == pathlib.Path({str(image)!r}).read_bytes()[4096:12288]\n"
+    )
+    bare = 'mount -t tmpfs none "$1" && mknod "$1/loop-control" c 10 237 && mount --bind "$1" /dev && exec "$2" -c "$3"'
+    (tmp_path / "dev").mkdir()
+    run("unshare", "--mount", "sh", "-c", bare, "bare", tmp_path / "dev", sys.executable, code)
