@@ -12,7 +12,7 @@ import pytest
 
 from bootpoint_common.units import MiB
 from bootpoint_ops import guest_disk
-from tests.service import broken_guest
+from tests.service import broken_guest, guest
 from tests.service.bootable import bootable
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
@@ -66,10 +66,8 @@ def test_an_older_point_boots_while_an_increment_is_applied(
         older = machine.point(lambda disk: guest_disk.set_marker(disk, "generation-1"))
         machine.point(lambda disk: guest_disk.set_marker(disk, "generation-2"))
         guest_disk.set_marker(machine.disk, "generation-3")
-        with machine.disk.open("r+b") as file:
-            file.seek(guest_disk.SMALLEST - 64 * MiB)  # unused by the file system: something to be applied meanwhile
-            for number in range(48):
-                file.write(number.to_bytes(2, "big") * (MiB // 2))
+        # Something to be applied meanwhile.
+        guest.put(machine.disk, {"/var/ballast": "".join(f"{number:08}" * (MiB // 16) for number in range(48))})
         test = machine.begin(older, "test")
         wait_for(lambda: machine.item(test)["state"] == "running", "the test")
         (serial,) = machine.protected.directory().glob("test-*.serial.log")
