@@ -27,6 +27,7 @@ from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker.targets.base import JournalPoint
 from bootpoint_worker.targets.kvm import KvmTarget
 from tests.integration.kvm.conftest import Bench
+from tests.service.process import wait_for
 from tests.service.standby import assert_equal
 
 #: Size of each disk: what a point writes takes a merge some tens of milliseconds.
@@ -122,6 +123,8 @@ class Merges:
         gone = self.points[number]
         result = self._strike(gone, step, way)
         self.bench.step = lambda _name: None
+        # A merge outlives what waited for it.
+        wait_for(lambda: not self._processes(with_guard=False), "the host to be still")
         self.results[step, way, result] += 1
         with closing(self.bench.connect()) as target:
             self._look(target)
@@ -185,6 +188,8 @@ class Merges:
         for pid in found:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+        # What is killed in a write holds its locks until the write is done.
+        wait_for(lambda: not any(_lives(pid) for pid in found), "what was killed to be gone")
         return found
 
     def _processes(self, *, with_guard: bool) -> list[int]:
@@ -233,3 +238,12 @@ class Merges:
             for (step, way, result), count in sorted(self.results.items(), key=lambda i: (STEPS.index(i[0][0]), i[0]))
         ]
         return "\n".join([*lines, f"{self.results.total()} rounds, 0 lost points"])
+
+
+def _lives(pid: int) -> bool:
+    """Tell whether a process has a thread that isn't ended."""
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        with suppress(OSError):
+            if (task / "stat").read_text().rpartition(") ")[2][0] not in "ZX":
+                return True
+    return False
