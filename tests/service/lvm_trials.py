@@ -99,7 +99,8 @@ def whole() -> None:
 
 def mirror() -> None:
     """A RAID of md's below LVM: the RAID is held as a disk, and its volumes are."""
-    run("wipefs -qa /dev/vdb /dev/vdc; sgdisk -Z /dev/vdb /dev/vdc", check=False)
+    # Marks of another trial may lie in what will be free blocks.
+    run("blkdiscard -f -z /dev/vdb && blkdiscard -f -z /dev/vdc")
     run("mdadm --create /dev/md0 --run --level=1 --raid-devices=2 --metadata=1.2 /dev/vdb /dev/vdc")
     run("pvcreate -q -ff -y /dev/md0; vgcreate -q mirrored /dev/md0")
     storage = volumes("mirrored", "lvm", {"system": "ext4", "data": "ext4"})
