@@ -16,8 +16,8 @@ from bootpoint_producer.snapshots import Consistency, Snapshot, SnapshotSet, cho
 
 #: Seconds that a freeze may last: guests are slow, and so is a loaded machine.
 FREEZE = 60.0
-#: Names of the agents of these tests; the second one's begins like the first one's.
-OWNER, OTHER = "erp-db", "erp-db-2"
+#: Names of the agents of these tests; the second one's begins like the first one's, and goes on as no random hex does.
+OWNER, OTHER = "erp-db", "erp-db-two"
 
 
 @dataclass(frozen=True, slots=True)

@@ -182,7 +182,8 @@ def dataset_of(path: Path) -> Dataset | None:
 
 def remove_leftovers(owner: str) -> None:
     """Remove the snapshots that this agent left behind when it died; those of others stay."""
-    pattern = re.compile(rf"[^@]+(@|/)bootpoint-{re.escape(owner)}-[0-9a-f]{{8}}(-[0-9]+)?")
+    # A clone's number is short: a longer one belongs to another agent, whose name ends in digits.
+    pattern = re.compile(rf"[^@]+(@|/)bootpoint-{re.escape(owner)}-[0-9a-f]{{8}}(-[0-9]{{1,4}})?")
     with suppress(ProgramError):  # no ZFS here, or it can't tell: a next start tries again
         names = run("zfs", "list", "-H", "-o", "name", "-t", "snapshot,volume").splitlines()
         ours = [name for name in names if pattern.fullmatch(name)]
