@@ -48,7 +48,8 @@ class DamagedMap(ValueError):  # noqa: N818 - says what the file is
 class BlockMap:
     """A disk's entries and segment digests in a file; made by `create`, `open` and `copy_to`.
 
-    Memory doesn't depend on the disk, apart from one byte for each segment. Used by one thread.
+    Memory doesn't depend on the disk, apart from one byte for each segment. Used by one thread; `entries` of a map that
+    nobody changes may be asked by several.
     """
 
     def __init__(self, path: Path, descriptor: int, size_bytes: int) -> None:

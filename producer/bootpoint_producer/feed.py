@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,26 +127,33 @@ class Feed:
         resend = [Extent(index * SEGMENT, SEGMENT) for index in sorted(self._ground.resend)]
         self._skipped = tuple(without(self._left_out.begin(self._source), resend))
         unsure = record.kept(base.path, base.size_bytes) if base is not None else ()
-        if self._sample is not None:
-            unknown = tuple(together(self._skipped, unsure, lambda at, count: iter([Extent(at, count)])))
-            self._tracker = Sampled(self._tracker, self._sample, unknown=unknown, counters=self.counters)
-        yield from scan(
-            self._source,
-            self._tracker,
-            candidate,
-            base=base,
-            head=self._ground.head,
-            resend=self._ground.resend,
-            left_out=self._skipped,
-            unsure=unsure,
-            counters=self.counters,
-        )
+        with ExitStack() as stack:
+            sampled = None
+            if self._sample is not None:
+                unknown = tuple(together(self._skipped, unsure, lambda at, count: iter([Extent(at, count)])))
+                doubted = Sampled(self._tracker, self._sample, unknown=unknown, counters=self.counters)
+                self._tracker = sampled = stack.enter_context(doubted)
+            yield from scan(
+                self._source,
+                self._tracker,
+                candidate,
+                base=base,
+                head=self._ground.head,
+                resend=self._ground.resend,
+                left_out=self._skipped,
+                unsure=unsure,
+                counters=self.counters,
+            )
+            if sampled is not None and sampled.missed():
+                yield from self._again(candidate, self._skipped)
         late = tuple(without(self._skipped, self._left_out.end(self._source)))
         if late:
-            # The candidate map says what the replica holds by now, whatever it was made from.
-            others = tuple(without([Extent(0, self._source.size_bytes)], late))
-            yield from scan(self._source, HashTracker(), candidate, left_out=others, counters=self.counters)
+            yield from self._again(candidate, tuple(without([Extent(0, self._source.size_bytes)], late)))
             self._skipped = tuple(without(self._skipped, late))
+
+    def _again(self, candidate: BlockMap, left_out: Sequence[Extent]) -> Iterator[Chunk]:
+        """Look at everything but what is left out; the candidate map says what the replica holds by now."""
+        return scan(self._source, HashTracker(), candidate, left_out=left_out, counters=self.counters)
 
     def _ending(self, candidate: BlockMap) -> Iterator[tuple[bytes, int]]:
         changed = candidate.rehash(self._ground.head)

@@ -386,10 +386,15 @@ class Changed:
     def sampled(self, tracker: Tracker, sample: Sample, unknown: tuple[Extent, ...] = ()) -> tuple[Sampled, int]:
         """Scan with a sample; return the tracker as it came out, and the bytes that travel."""
         counters = Counters()
-        doubted = Sampled(tracker, sample, unknown=unknown, counters=counters)
-        with self.base.copy_to(self.directory / "candidate.map") as candidate:
+        with (
+            Sampled(tracker, sample, unknown=unknown, counters=counters) as doubted,
+            self.base.copy_to(self.directory / "candidate.map") as candidate,
+        ):
             for _ in scan(self.source, doubted, candidate, base=self.base, left_out=unknown, counters=counters):
                 pass
+            if doubted.missed():
+                for _ in scan(self.source, HashTracker(), candidate, left_out=unknown, counters=counters):
+                    pass
         (self.directory / "candidate.map").unlink()
         return doubted, counters.changed_bytes
 

@@ -14,12 +14,15 @@ import random
 from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from bootpoint_common.blockmap import BlockMap
-from bootpoint_common.digest import grain_digest
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import GRAIN
+from bootpoint_producer.readahead import digested
 from bootpoint_producer.scan import Counters, whole_grains
 from bootpoint_producer.sources.base import Source
 from bootpoint_producer.usedblocks.free import without
@@ -57,13 +60,15 @@ class Sample:
 
 
 class Sampled:
-    """A tracker that is believed only once a sample has shown nothing against it; else everything may have changed.
+    """A tracker, and the comparison of a sample, which goes on in threads of its own while what it named is read.
+
+    A context manager; leaving it ends the comparison.
 
     Args:
         tracker: What is doubted; the hash tracker never is.
         sample: How much is compared.
         unknown: Whole grains, ascending, of which the base's map says nothing, or that aren't to be read.
-        counters: What is read is counted there.
+        counters: What was read is counted there, once `missed` was asked.
 
     Attributes:
         name: Of the tracker, or ``hash`` where it missed something.
@@ -79,25 +84,58 @@ class Sampled:
         self._sample = sample
         self._unknown = unknown
         self._counters = counters
+        self._path = ""
+        self._over = False
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="sample")
+        self._comparison: Future[list[int]] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._over = True
+        self._pool.shutdown()
 
     def candidates(self, source: Source, base: BlockMap | None) -> Iterator[Extent]:
-        """See `Tracker.candidates`."""
-        if base is not None and self.name != HashTracker.name:
-            missed = self._missed(source, base)
-            if missed:
-                told = {"tracker": self.name, "disk": source.path, "misses": len(missed), "first_grain": missed[0]}
-                _log.error("the tracker missed changes", extra=told)
-                self.name, self.fallback = HashTracker.name, "sample_miss"
-                return HashTracker().candidates(source, base)
-            _log.info("a sample shows nothing against the tracker", extra={"compared": self.compared})
-        return self._tracker.candidates(source, base)
+        """See `Tracker.candidates`; from here on the sample is compared."""
+        if base is None or self.name == HashTracker.name:
+            return self._tracker.candidates(source, base)
+        named = list(whole_grains(self._tracker.candidates(source, base), source.size_bytes))
+        self._path = source.path
+        self._comparison = self._pool.submit(self._compare, source, base, named)
+        return iter(named)
 
-    def _missed(self, source: Source, base: BlockMap) -> list[int]:
+    def missed(self) -> bool:
+        """Wait for the comparison, and say whether the tracker missed something: then everything may have changed.
+
+        Raises:
+            BootpointError: ``disk_read_error``.
+        """
+        if self._comparison is None:
+            return False
+        missed, self._comparison = self._comparison.result(), None
+        self._counters.scanned_bytes += self.compared * GRAIN
+        if not missed:
+            _log.info("a sample shows nothing against the tracker", extra={"compared": self.compared})
+            return False
+        told = {"tracker": self.name, "disk": self._path, "misses": len(missed), "first_grain": missed[0]}
+        _log.error("the tracker missed changes", extra=told)
+        self.name, self.fallback = HashTracker.name, "sample_miss"
+        return True
+
+    def _compare(self, source: Source, base: BlockMap, named: Sequence[Extent]) -> list[int]:
         """Compare a sample; return the grains that were changed, and not named."""
         known = min(base.size_bytes, source.size_bytes) // GRAIN * GRAIN
-        named = list(whole_grains(self._tracker.candidates(source, base), source.size_bytes))
         unchanged = without(without([Extent(0, known)] if known else [], named), self._unknown)
-        differ = [grain for grain in self._drawn(unchanged) if self._differs(source, base, grain)]
+        differ = []
+        for read in digested(source, self._drawn(unchanged), base.entries):
+            if self._over:
+                break
+            self.compared += 1
+            if read.data:
+                differ.append(read.extent.offset // GRAIN)
         if differ and self._sample.since is not None:
             # Looked up after it was read: whatever was read there was noted before.
             written = self._sample.since()
@@ -105,19 +143,13 @@ class Sampled:
                 differ = [grain for grain in differ if not written.has(grain * GRAIN)]
         return differ
 
-    def _drawn(self, unchanged: Iterable[Extent]) -> list[int]:
+    def _drawn(self, unchanged: Iterable[Extent]) -> Iterator[Extent]:
         """Draw grains, each as likely as any other; ascending."""
         starts, before, total = array("Q"), array("Q"), 0
         for extent in unchanged:
             starts.append(extent.offset // GRAIN)
             before.append(total)
             total += extent.length // GRAIN
-        drawn = sorted(self._sample.random.sample(range(total), self._sample.size(total)))
-        places = ((number, bisect_right(before, number) - 1) for number in drawn)
-        return [starts[at] + number - before[at] for number, at in places]
-
-    def _differs(self, source: Source, base: BlockMap, grain: int) -> bool:
-        data = source.read(grain * GRAIN, GRAIN)
-        self.compared += 1
-        self._counters.scanned_bytes += len(data)
-        return grain_digest(data) != base.entries(grain, 1)
+        for number in sorted(self._sample.random.sample(range(total), self._sample.size(total))):
+            at = bisect_right(before, number) - 1
+            yield Extent((starts[at] + number - before[at]) * GRAIN, GRAIN)
