@@ -1,12 +1,12 @@
 """Running Python of ours as root inside a Linux guest that has what the test machine's kernel lacks.
 
-The guest is a Debian 12 with its own kernel (6.1), run by TCG: device mapper, md, LVM, thin pools, xfs, btrfs and BPF
-are real in it. Three of its disks are made here: the trees of Debian's and of Python's packages, once and kept in the
-cache, and the checkout (``common``, ``producer`` and ``tests`` as they are), at each start::
+The guest is a Debian 12 with its own kernel (6.1) or another release's, run by TCG: device mapper, md, LVM, thin pools,
+xfs, btrfs and BPF are real in it. Three disks are made here: the trees of Debian's and of Python's packages, once
+and kept in the cache, and the checkout (``common``, ``producer`` and ``tests`` as they are), at each start::
 
     vda    the tree; what the guest writes to it is gone with the guest
     vdb..  virtio disks of the test, sda.. SCSI disks (these can be pulled out: echo 1 >/sys/block/sda/device/delete)
-    last   the checkout, at /checkout, and the Python packages that it needs, at /packages
+    last   the checkout, at /checkout, the Python packages that it needs, at /packages; another kernel's modules
 
     ttyS0                     the kernel's console: kept in a log, shown when something goes wrong
     virtio port "control"     a line "LENGTH SECONDS" and a script; comes back: "exit CODE"
@@ -30,7 +30,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.service.linux_tree import linux_tree, make_checkout, make_initramfs, packages_disk
+from tests.service.linux_tree import (
+    Kernel,
+    kernel_of,
+    linux_tree,
+    make_checkout,
+    make_initramfs,
+    own_kernel,
+    packages_disk,
+)
 from tests.service.process import Server
 
 #: What the kernel is told: a panic ends qemu, and what it takes for a broken timer or a stall is a loaded machine.
@@ -154,13 +162,16 @@ class LinuxGuest:
 
 
 @contextmanager
-def linux_guest(directory: Path, *, disks: Mapping[str, int] | None = None) -> Iterator[LinuxGuest]:
+def linux_guest(
+    directory: Path, *, disks: Mapping[str, int] | None = None, release: str | None = None
+) -> Iterator[LinuxGuest]:
     """Start a guest, and end it for certain.
 
     Args:
         directory: Where its disks, its console's log and its output are kept.
         disks: Sizes in bytes of empty disks by the names that they get in the guest: ``vdb``, ``vdc``, ... without
             gaps (virtio), ``sda``, ``sdb``, ... without gaps (SCSI).
+        release: Release of Debian whose kernel it has; by default its own.
 
     Raises:
         GuestError: It did not start.
@@ -172,12 +183,13 @@ def linux_guest(directory: Path, *, disks: Mapping[str, int] | None = None) -> I
             file.truncate((disks or {})[name])
     checkout = directory / "checkout.ext4"
     make_checkout(checkout)
-    make_initramfs(directory / "initramfs", tree.with_suffix(""))
+    kernel = own_kernel(tree.with_suffix("")) if release is None else kernel_of(release)
+    make_initramfs(directory / "initramfs", tree.with_suffix(""), kernel)
     output, console, control = directory / "output", directory / "console", directory / "control"
     output.touch()
     with suppress(FileNotFoundError):
         control.unlink()
-    command = _command(directory, tree, files)
+    command = _command(directory, tree, files, kernel)
     server = Server(command, log=directory / "qemu.log")
     client = socket.socket(socket.AF_UNIX)
 
@@ -196,11 +208,9 @@ def linux_guest(directory: Path, *, disks: Mapping[str, int] | None = None) -> I
         server.kill()
 
 
-def _command(directory: Path, tree: Path, files: Mapping[str, Path]) -> list[str]:
-    packages = tree.with_suffix("")
-    (kernel,) = packages.glob("boot/vmlinuz-*")
+def _command(directory: Path, tree: Path, files: Mapping[str, Path], kernel: Kernel) -> list[str]:
     command = ["qemu-system-x86_64", "-accel", "tcg", "-smp", "1", "-m", str(MEMORY), "-cpu", "qemu64,+rdrand,+ssse3"]
-    command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel", str(kernel)]
+    command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-kernel", str(kernel.image)]
     command += ["-append", f"console=ttyS0,115200 {_KERNEL}"]
     command += ["-initrd", str(directory / "initramfs"), "-serial", f"file:{directory}/console"]
     command += ["-device", "virtio-serial-pci,id=ports"]
@@ -210,6 +220,8 @@ def _command(directory: Path, tree: Path, files: Mapping[str, Path]) -> list[str
     command += ["-device", "virtserialport,chardev=output,name=output"]
     command += ["-device", "virtio-scsi-pci,id=scsi"]
     drives = {"tree": tree, **files, "checkout": directory / "checkout.ext4", "packages": packages_disk()}
+    if kernel.disk is not None:
+        drives["modules"] = kernel.disk
     for name, path in drives.items():
         kept = "off" if name in files else "on"
         command += ["-drive", f"file={path},format=raw,if=none,id={name},cache=unsafe,snapshot={kept}"]

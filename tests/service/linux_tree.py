@@ -6,11 +6,13 @@ import compileall
 import fcntl
 import hashlib
 import json
+import lzma
 import py_compile
 import re
 import shutil
 import sys
 from collections.abc import Collection
+from dataclasses import dataclass, replace
 from importlib.metadata import distribution, requires
 from pathlib import Path
 
@@ -50,6 +52,13 @@ export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 PYTHONDONTWR
 export PYTHONPATH=/checkout/common:/checkout/producer:/checkout:/packages
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 mkdir -p /dev/pts /dev/shm /checkout /packages /run/lock
+for disk in /sys/block/vd*; do
+  case $(cat $disk/serial) in
+    checkout) mount -o ro /dev/${disk##*/} /checkout ;;
+    packages) mount -o ro /dev/${disk##*/} /packages ;;
+    modules) mount -o ro /dev/${disk##*/} /lib/modules ;;
+  esac
+done
 mount -t devpts pts /dev/pts; mount -t tmpfs shm /dev/shm; mount -t tmpfs tmp /tmp
 mount -t bpf bpf /sys/fs/bpf; mount -t tracefs tracefs /sys/kernel/tracing
 ln -s /proc/self/fd /dev/fd
@@ -57,12 +66,6 @@ echo bootpoint-guest >/proc/sys/kernel/hostname
 modprobe -a dm_mod dm_snapshot dm_thin_pool loop
 /lib/systemd/systemd-udevd --daemon
 udevadm trigger --action=add; udevadm settle
-for disk in /sys/block/vd*; do
-  case $(cat $disk/serial) in
-    checkout) mount -o ro /dev/${disk##*/} /checkout ;;
-    packages) mount -o ro /dev/${disk##*/} /packages ;;
-  esac
-done
 for port in /sys/class/virtio-ports/*; do
   case $(cat $port/name) in
     control) exec 3<>/dev/${port##*/} ;;
@@ -109,6 +112,57 @@ def _make_tree(disk: Path) -> None:
 
 def _size(tree: Path) -> int:
     return sum(path.lstat().st_size + 2048 for path in tree.rglob("*"))
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """What a guest starts with.
+
+    Attributes:
+        image: The kernel.
+        root: Directory with ``lib/modules`` of that kernel alone.
+        disk: Disk with what ``lib/modules`` holds; None for the kernel of the guest's own tree.
+    """
+
+    image: Path
+    root: Path
+    disk: Path | None = None
+
+
+def own_kernel(tree: Path) -> Kernel:
+    """Return the kernel of a guest's tree."""
+    (image,) = tree.glob("boot/vmlinuz-*")
+    return Kernel(image, tree)
+
+
+def kernel_of(suite: str) -> Kernel:
+    """Return the kernel of another release of Debian, made now (seconds) if it isn't in the cache.
+
+    Args:
+        suite: Its name, such as ``bullseye``.
+    """
+    cache = cache_directory()
+    cache.mkdir(parents=True, exist_ok=True)
+    tree = cache / f"guest-kernel-{suite}"
+    with (cache / "guest-linux.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not tree.exists():
+            _make_kernel(tree, suite)
+    return replace(own_kernel(tree), disk=tree.with_suffix(".ext4"))
+
+
+def _make_kernel(tree: Path, suite: str) -> None:
+    unfinished = tree.with_suffix(".unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    options = ["--mode=root", "--format=directory", "--variant=extract", "--aptopt=Apt::Install-Recommends false"]
+    options += ["--aptopt=Acquire::Retries 3", "--include=linux-image-cloud-amd64"]
+    run_tool(["mmdebstrap", *options, suite, str(unfinished), mirror().replace(f" {SUITE} ", f" {suite} ")])
+    if not (unfinished / "lib").exists():  # a release that has nothing in it; otherwise base-files would make the link
+        (unfinished / "lib").symlink_to("usr/lib")
+    (modules,) = unfinished.glob("lib/modules/*")
+    run_tool(["depmod", "--basedir", str(unfinished), modules.name])
+    _make_disk(modules.parent, tree.with_suffix(".ext4"), 8 * MiB)
+    unfinished.rename(tree)
 
 
 def make_checkout(disk: Path) -> None:
@@ -177,24 +231,28 @@ def _make_packages(disk: Path, names: Collection[str]) -> None:
     shutil.rmtree(tree)
 
 
-def make_initramfs(path: Path, tree: Path) -> None:
+def make_initramfs(path: Path, tree: Path, kernel: Kernel) -> None:
     """Write the initramfs: busybox, the drivers of a virtual machine's disks, and the two programs above.
 
     Args:
         path: Where.
-        tree: Debian's tree, from which they are taken.
+        tree: Debian's tree, from which busybox is taken.
+        kernel: Whose drivers.
     """
-    (modules,) = tree.glob("lib/modules/*")
+    (modules,) = kernel.root.glob("lib/modules/*")
     order = dict[str, None]()
     for name in _DRIVERS:
-        command = ["modprobe", "--dirname", str(tree), "--set-version", modules.name, "--show-depends", name]
+        command = ["modprobe", "--dirname", str(kernel.root), "--set-version", modules.name, "--show-depends", name]
         lines = run_tool(command).stdout.splitlines()
         order.update((line.split()[1], None) for line in lines if line.startswith("insmod"))
     entries = [(name, 0o040755, b"") for name in ("bin", "dev", "proc", "root", "modules")]
     entries += [("init", 0o100755, _INIT.encode()), ("guest", 0o100644, _GUEST.encode())]
     entries += [("bin/busybox", 0o100755, (tree / "bin/busybox").read_bytes())]
     for number, file in enumerate(order):
-        entries.append((f"modules/{number:02}.ko", 0o100644, Path(file).read_bytes()))
+        content = Path(file).read_bytes()
+        entries.append(
+            (f"modules/{number:02}.ko", 0o100644, lzma.decompress(content) if file.endswith("xz") else content)
+        )
     path.write_bytes(b"".join(_cpio(*entry) for entry in [*entries, ("TRAILER!!!", 0, b"")]))
 
 
