@@ -266,13 +266,31 @@ def test_one_at_a_time_reads_a_point_and_a_dead_worker_lets_go(site: Site, monke
     with site.fleet.database.transaction() as connection:
         asked = store.ask(connection, made.id, requested_by="test", budgeted=False)
         execute(connection, "DELETE FROM outbox WHERE kind = 'verify'")
-        store.hold(connection, asked, seconds=3600.0)
+        store.hold(connection, asked, new_id(), seconds=3600.0)
         reference.take(connection, made.id, "verify", "dead", seconds=3600.0)
     look(site.service._context)
     assert site.fleet.row("SELECT 1 FROM outbox WHERE kind = 'verify'") is None
     site.execute("UPDATE verification SET held_until = now(), enqueued_at = now() - interval '1 hour'")
     look(site.service._context)
     assert site.ended(asked)["result"] == "verified"
+
+
+def test_a_worker_that_was_frozen_writes_nothing_once_another_goes_on(site: Site) -> None:
+    made = site.run()
+    pause = site.host.pause_at("read", "called")
+    first = site.ask(made)
+    pause.wait()
+    # Its hold runs out, another worker reads all of it, and the point is asked for once more, by nobody yet.
+    site.execute("UPDATE verification SET held_until = now()")
+    verify.verify(site.service._context, made.id)
+    assert site.ended(first)["result"] == "verified"
+    with site.fleet.database.transaction() as connection:
+        store.ask(connection, made.id, requested_by="test", budgeted=False)
+        execute(connection, "DELETE FROM outbox WHERE kind = 'verify'")
+    pause.release()
+    site.fleet.wait_until(lambda: site.fleet.row("SELECT 1 AS yes FROM reference HAVING count(*) = 0"))
+    assert site.fleet.row("SELECT verified_segments AS n FROM boot_point_disk") == {"n": 0}
+    assert site.fleet.row("SELECT count(*) AS n FROM verification WHERE ended_at IS NULL") == {"n": 1}
 
 
 def test_a_consolidation_is_waited_for_and_a_merged_point_is_gone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,8 +5,9 @@
     due, or asked for ─► verification (a row) ─► task ─► … ─► task ─► verified | damaged | failed
                                                   each: reference, then segments in order, progress every 2 s
 
-It claims nothing, for it changes nothing; a reference keeps the point from being merged meanwhile, and the row says
-that somebody reads. Both run out with a dead worker, and another goes on after the last segment that was recorded.
+It claims nothing on the host, for it changes nothing there; a reference keeps the point from being merged meanwhile,
+and the row says who reads. Both run out with a dead worker, and another goes on after the last segment that was
+recorded; from then on nothing of the first one's is written, should it only have been frozen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from contextlib import closing
 from uuid import UUID
 
-from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.errors import BootpointError, Code, Fenced, error
 from bootpoint_common.store import damage, event, outbox, point
 from bootpoint_common.store import verification as store
 from bootpoint_common.store.damage import Damage
@@ -28,7 +29,7 @@ from . import damaged
 from .context import Context
 from .reading import read_segment, read_segments
 from .targets.base import Target
-from .verifying import Later, Work, holding, peace, take
+from .verifying import Later, Work, fence, holding, peace, take
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ def verify(context: Context, point_id: UUID) -> None:
     work = take(context, point_id, end=time.monotonic() + LONGEST)
     if work is None:
         return
+    try:
+        _work(work)
+    except Fenced:
+        _log.info("another worker goes on with the verification", extra={"verification": str(work.row.id)})
+
+
+def _work(work: Work) -> None:
     ended: Later | BootpointError | None = None
     with holding(work):
         try:
@@ -125,6 +133,7 @@ def _save(work: Work, target: Target, disk: PointDisk, upto: int, suspects: list
     found = _confirmed(work, target, disk, suspects) if suspects else []
     with work.context.database.transaction() as connection:
         point.get(connection, work.found.id, lock=True)
+        fence(connection, work)
         if found and peace(connection, work) != before:
             raise Later  # read while layers were being merged, it is no proof
         damage.keep(connection, found)
@@ -174,6 +183,7 @@ def _look(work: Work) -> None:
 def _put_off(work: Work, later: Later) -> None:
     """Let the verification go on later, and say so where people have to wait a day for it."""
     with work.context.database.transaction() as connection:
+        fence(connection, work)
         store.spend(connection, work.host.id, work.unsaved_bytes)
         if later.seconds is not None:
             outbox.task(connection, work.found.pool, "verify", work.found.id, delay=later.seconds)
@@ -191,6 +201,7 @@ def _put_off(work: Work, later: Later) -> None:
 def _failed(work: Work, problem: BootpointError) -> None:
     """Say what the host answered; a planned verification goes on where it was once the host is back."""
     with work.context.database.transaction() as connection:
+        fence(connection, work)
         row = store.unfinished(connection, work.found.id)
         store.spend(connection, work.host.id, work.unsaved_bytes)
         if problem.retryable and row is not None and row.budgeted:
@@ -214,6 +225,7 @@ def _finish(work: Work) -> None:
         raise error(Code.BASE_MISMATCH, text, job=found.job, host=found.host)
     with work.context.database.transaction() as connection:
         point.get(connection, found.id, lock=True)
+        fence(connection, work)
         known = rows(
             connection, "SELECT 1 FROM damage WHERE point_id = %s AND found_at >= %s", found.id, work.row.started_at
         )

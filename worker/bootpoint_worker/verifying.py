@@ -45,7 +45,7 @@ class Work:
         tables: What each has to read as.
         replica: Its replica.
         host: Where that is.
-        reference: What keeps the point from being merged.
+        reference: What keeps the point from being merged; also the id of the hold on the row.
         end: When the task's time is over, by the monotonic clock.
         unsaved_bytes: Bytes read of the host since the last record.
     """
@@ -103,7 +103,7 @@ def _take(context: Context, connection: Connection, point_id: UUID, end: float) 
         store.wait(connection, row.id, "consolidation", seconds=CONSOLIDATION_SECONDS)
         outbox.task(connection, found.pool, "verify", point_id, delay=CONSOLIDATION_SECONDS)
         return None
-    store.hold(connection, row.id, seconds=HOLD_SECONDS)
+    store.hold(connection, row.id, held, seconds=HOLD_SECONDS)
     disks = point.disks(connection, point_id)
     tables = {
         d.slot: segment.segments(connection, found.replica_id, d.slot, d.size_bytes, upto=found.sequence) for d in disks
@@ -127,14 +127,17 @@ def _gone(connection: Connection, found: Point, row: Verification) -> None:
 
 @contextmanager
 def holding(work: Work) -> Iterator[None]:
-    """Renew reference and row by a thread until the end; a task that dies lets both run out."""
+    """Renew reference and row by a thread until the end; a task that dies lets both run out.
+
+    One that was only frozen finds by `fence` that another has gone on.
+    """
     over = threading.Event()
 
     def renew() -> None:
         while not over.wait(RENEW_SECONDS):
             try:
                 with work.context.database.transaction() as connection:
-                    store.hold(connection, work.row.id, seconds=HOLD_SECONDS)
+                    store.renew(connection, work.row.id, work.reference, seconds=HOLD_SECONDS)
                     reference.renew(connection, work.reference, seconds=HOLD_SECONDS)
             except (psycopg.Error, OSError):
                 # The database is away: three more renewals come before the hold runs out.
@@ -151,7 +154,16 @@ def holding(work: Work) -> Iterator[None]:
             thread.join()
         with work.context.database.transaction() as connection:
             reference.drop(connection, work.reference)
-            store.let_go(connection, work.row.id)
+            store.let_go(connection, work.row.id, work.reference)
+
+
+def fence(connection: Connection, work: Work) -> None:
+    """Lock the row before anything is written that was read for it.
+
+    Raises:
+        Fenced: Another worker goes on with it, or it has ended.
+    """
+    store.fence(connection, work.row.id, work.reference)
 
 
 def peace(connection: Connection, work: Work) -> int:

@@ -10,7 +10,7 @@ from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.errors import BootpointError, Code, Fenced, error
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import GiB
 
@@ -106,15 +106,46 @@ def unfinished(connection: Connection, point_id: UUID) -> Verification | None:
     return None if row is None else Verification(**row)
 
 
-def hold(connection: Connection, verification_id: UUID, *, seconds: float) -> None:
-    """Say that a worker reads for this verification, for so long unless it is said again."""
-    query = "UPDATE verification SET held_until = now() + make_interval(secs => %s), enqueued_at = now() WHERE id = %s"
-    run(connection, query, seconds, verification_id)
+def hold(connection: Connection, verification_id: UUID, holder: UUID, *, seconds: float) -> None:
+    """Say that a worker reads for this verification from now on, for so long unless it renews it.
+
+    Args:
+        connection: A transaction.
+        verification_id: The verification.
+        holder: An id of this hold; it ends every earlier one.
+        seconds: For how long.
+    """
+    query = (
+        "UPDATE verification SET holder = %s, held_until = now() + make_interval(secs => %s), enqueued_at = now()"
+        " WHERE id = %s"
+    )
+    run(connection, query, holder, seconds, verification_id)
 
 
-def let_go(connection: Connection, verification_id: UUID) -> None:
-    """Say that nobody reads for this verification any more."""
-    run(connection, "UPDATE verification SET held_until = '-infinity' WHERE id = %s", verification_id)
+def renew(connection: Connection, verification_id: UUID, holder: UUID, *, seconds: float) -> None:
+    """Lengthen a hold; nothing where another one has taken its place."""
+    query = (
+        "UPDATE verification SET held_until = now() + make_interval(secs => %s), enqueued_at = now()"
+        " WHERE id = %s AND holder = %s AND ended_at IS NULL"
+    )
+    run(connection, query, seconds, verification_id, holder)
+
+
+def let_go(connection: Connection, verification_id: UUID, holder: UUID) -> None:
+    """Say that nobody reads for this verification any more; nothing where another hold has taken the place of this."""
+    query = "UPDATE verification SET held_until = '-infinity' WHERE id = %s AND holder = %s"
+    run(connection, query, verification_id, holder)
+
+
+def fence(connection: Connection, verification_id: UUID, holder: UUID) -> None:
+    """Lock an unfinished verification, before what was read for it is written down.
+
+    Raises:
+        Fenced: Another worker has taken it, or it has ended.
+    """
+    query = "SELECT 1 FROM verification WHERE id = %s AND holder = %s AND ended_at IS NULL FOR UPDATE"
+    if one(connection, query, verification_id, holder) is None:
+        raise Fenced
 
 
 def wait(connection: Connection, verification_id: UUID, why: str, *, seconds: float | None) -> bool:
