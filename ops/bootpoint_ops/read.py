@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,20 +11,7 @@ from bootpoint_common.store import agent as agents
 from bootpoint_common.store import damage
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, rows
-
-
-def jsonable(value: Any) -> Any:
-    """Turn what a row holds into JSON: instants as RFC 3339 in UTC, ids as text."""
-    if isinstance(value, datetime):
-        text = value.astimezone(UTC).isoformat(timespec="milliseconds" if value.microsecond else "seconds")
-        return text.replace("+00:00", "Z")
-    if isinstance(value, dict):
-        return {name: jsonable(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [jsonable(item) for item in value]
-    if isinstance(value, UUID):
-        return str(value)
-    return value
+from bootpoint_common.store.shown import jsonable
 
 
 def _objects(found: list[Row]) -> list[dict[str, Any]]:

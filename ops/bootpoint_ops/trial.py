@@ -13,7 +13,7 @@ from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import Connection, Database, one, one_row, rows
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.request import from_json
-from bootpoint_ops.read import jsonable
+from bootpoint_common.store.shown import jsonable
 
 #: Seconds between two looks at a test VM's row.
 INTERVAL = 0.25

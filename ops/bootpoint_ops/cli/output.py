@@ -16,8 +16,8 @@ from rich.text import Text
 
 from bootpoint_common.config import Config
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.store.shown import jsonable
 from bootpoint_ops.environment import Environment, open_environment
-from bootpoint_ops.read import jsonable
 
 F = TypeVar("F", bound=Callable[..., Any])
 
