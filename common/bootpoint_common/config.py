@@ -10,13 +10,14 @@ import enum
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 from urllib.parse import urlsplit
 
 from bootpoint_common.job.table import BadValue, Problems, Table
 from bootpoint_common.job.value import absolute_path, member, text
+from bootpoint_common.notice import NoticeSettings, read_notices
 
 T = TypeVar("T")
 
@@ -91,6 +92,7 @@ class Config:
         metrics: Where Prometheus reads (`BOOTPOINT_METRICS`); None for nowhere.
         log_format: How log lines look (`BOOTPOINT_LOG_FORMAT`).
         log_level: Which are written (`BOOTPOINT_LOG_LEVEL`).
+        notices: How people are told (`BOOTPOINT_MAIL` and others).
     """
 
     state_directory: Path = DEFAULT_STATE
@@ -100,6 +102,7 @@ class Config:
     metrics: Listen | None = Listen("127.0.0.1", 9109)
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
+    notices: NoticeSettings = field(default_factory=NoticeSettings)
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Config:
@@ -121,6 +124,7 @@ class Config:
             metrics=variables.take("BOOTPOINT_METRICS", _listen, cls().metrics),
             log_format=variables.take("BOOTPOINT_LOG_FORMAT", member(LogFormat), LogFormat.TEXT),
             log_level=variables.take("BOOTPOINT_LOG_LEVEL", member(LogLevel), LogLevel.INFO),
+            notices=read_notices(variables),
         )
         variables.close()
         return config
@@ -213,6 +217,9 @@ class _Variables:
         except ValueError as problem:
             self._problems.add(name, problem, value)
             return default
+
+    def problem(self, name: str, problem: BadValue) -> None:
+        self._problems.add(name, problem)
 
     def close(self) -> None:
         """Raise what was found, slips of the pen included: a misspelt database would be a silent embedded one."""
