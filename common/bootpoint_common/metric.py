@@ -36,6 +36,7 @@ STATE_GAUGES: dict[str, tuple[str, tuple[str, ...]]] = {
     "points": ("Committed boot points.", ("job", "host")),
     "outbox_pending": ("Messages not yet relayed.", ()),
     "outbox_lag_seconds": ("Age of the oldest message that is due and not yet relayed.", ()),
+    "notices_pending": ("Notices to people that are not yet sent.", ("channel",)),
     "agent_last_seen_seconds": ("Time since the agent was heard.", ("agent",)),
     "target_free_bytes": ("Free bytes of a storage.", ("host", "storage")),
     "target_size_bytes": ("Size of a storage.", ("host", "storage")),

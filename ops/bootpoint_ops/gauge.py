@@ -40,6 +40,9 @@ _QUERIES: dict[str, str] = {
     "outbox_lag_seconds": """
         SELECT coalesce(extract(epoch FROM now() - min(not_before)), 0) AS value FROM outbox
         WHERE not_before <= now()""",
+    "notices_pending": """
+        SELECT c AS channel, count(n.id) AS value FROM unnest(ARRAY['mail', 'webhook']) AS c
+        LEFT JOIN notification n ON n.channel = c AND n.state = 'waiting' GROUP BY c""",
     "agent_last_seen_seconds": """
         SELECT name, extract(epoch FROM now() - last_seen_at) AS value FROM agent WHERE last_seen_at IS NOT NULL""",
     "target_free_bytes": """

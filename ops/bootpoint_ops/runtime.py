@@ -32,7 +32,7 @@ def process_name(kind: str) -> str:
 
 
 @contextmanager
-def context_of(url: str, vault: Vault, carrier: WorkerCarrier, kind: str) -> Iterator[Context]:
+def context_of(config: Config, url: str, vault: Vault, carrier: WorkerCarrier, kind: str) -> Iterator[Context]:
     """Make what actors work with, and close it at the end."""
     from prometheus_client import CollectorRegistry
 
@@ -49,6 +49,7 @@ def context_of(url: str, vault: Vault, carrier: WorkerCarrier, kind: str) -> Ite
             sessions=sessions,
             metrics=Metrics(CollectorRegistry()),
             worker=process_name(kind),
+            notices=config.notices,
         )
 
 
@@ -117,19 +118,22 @@ def run_worker(config: Config, pools: list[str], *, slices: int, tasks: int, say
     """Serve pools until a signal comes.
 
     Raises:
-        UsageError: ``spec_invalid``: no broker is named, or the installation's key is missing.
+        UsageError: ``spec_invalid``: no broker is named, the installation's key is missing, or a file that the settings
+            of notices name can't be used.
     """
     from bootpoint_common.stream import rabbit
     from bootpoint_worker.actors import make_broker
+    from bootpoint_worker.notice.round import check
     from bootpoint_worker.service import WorkerService
 
+    check(config.notices)
     allocator.reuse_buffers()
     log.configure(config.log_format, config.log_level)
     url, vault = _broker_url(config), open_vault(config.installation_key)
     rabbit.setup(url)
     with (
         until_signal() as stop,
-        context_of(database_url(config), vault, rabbit.connect_worker(url), "worker") as context,
+        context_of(config, database_url(config), vault, rabbit.connect_worker(url), "worker") as context,
     ):
         service = WorkerService(context, make_broker(url), pools, slices=slices, tasks=tasks)
         with metrics_server(config, context, say):
@@ -149,13 +153,15 @@ def run_scheduler(config: Config, *, say: Say) -> None:
     """
     from bootpoint_common.stream import rabbit
     from bootpoint_worker.actors import make_broker
+    from bootpoint_worker.notice.round import check
     from bootpoint_worker.service import ControlLoops
 
+    check(config.notices)
     log.configure(config.log_format, config.log_level)
     url, vault = _broker_url(config), open_vault(config.installation_key)
     rabbit.setup(url)
     carrier = rabbit.connect_worker(url)
-    with until_signal() as stop, context_of(database_url(config), vault, carrier, "scheduler") as context:
+    with until_signal() as stop, context_of(config, database_url(config), vault, carrier, "scheduler") as context:
         loops = ControlLoops(context, make_broker(url), kind="scheduler")
         with metrics_server(config, context, say, state=True):
             loops.start()

@@ -30,6 +30,7 @@ from bootpoint_producer.agent import Agent
 from bootpoint_producer.state import AgentState, Identity
 from bootpoint_worker.actors import make_broker
 from bootpoint_worker.context import PORTS, Context
+from bootpoint_worker.notice.round import check
 from bootpoint_worker.reaper import restart
 from bootpoint_worker.service import WorkerService
 
@@ -75,6 +76,7 @@ def up(config: Config, options: Options, *, say: Say) -> None:
 @contextmanager
 def running(config: Config, options: Options, *, say: Say) -> Iterator[Context]:
     """Run everything while the context lasts."""
+    check(config.notices)
     state = config.state_directory
     state.mkdir(mode=0o711, parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -83,7 +85,7 @@ def running(config: Config, options: Options, *, say: Say) -> Iterator[Context]:
         vault = open_vault(config.installation_key, create=True)
         url = stack.enter_context(_database(config, say))
         worker_carrier, agent_carrier = _carriers(config, options)
-        context = stack.enter_context(context_of(url, vault, worker_carrier, "up"))
+        context = stack.enter_context(context_of(config, url, vault, worker_carrier, "up"))
         with context.database.transaction() as connection:
             run(connection, "INSERT INTO installation (id) VALUES (%s) ON CONFLICT DO NOTHING", uuid4())
         if config.broker_url is None:

@@ -39,6 +39,7 @@ CONTRACT = [
     "target_free_bytes",
     "target_size_bytes",
     "retention_blocked",
+    "notices_pending",
     "backup_age_seconds",
     "unprotected_disks",
     "tracker_sample_miss_total",

@@ -12,6 +12,7 @@ from uuid import UUID
 
 from bootpoint_common.errors import BootpointError
 from bootpoint_common.metric import Metrics
+from bootpoint_common.notice import NoticeSettings
 from bootpoint_common.store.database import Database
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.point import WINDOW
@@ -133,6 +134,7 @@ class Context:
         idle_seconds: Seconds without a bundle after which a slice ends.
         renewing: Whether claims are renewed by threads (a test that steps by hand says no).
         refusals: Which refusals the history gets.
+        notices: How people are told.
         stopping: Set when the process is to end: slices stop at their next step.
     """
 
@@ -146,4 +148,5 @@ class Context:
     idle_seconds: float = 1.0
     renewing: bool = True
     refusals: Refusals = field(default_factory=Refusals)
+    notices: NoticeSettings = field(default_factory=NoticeSettings)
     stopping: threading.Event = field(default_factory=threading.Event)

@@ -18,6 +18,7 @@ from bootpoint_common.stream.carrier import CarrierLost
 from . import actors
 from .context import Context
 from .ingress import Ingress
+from .notice.round import rounds
 from .reaper import REAP_SECONDS, reap
 from .relay import relay_once
 from .verification_due import LOOK_SECONDS, look
@@ -53,7 +54,7 @@ class Loop:
         pause: Seconds between rounds.
     """
 
-    def __init__(self, name: str, work: Callable[[], None], stop: threading.Event, *, pause: float = 0.0) -> None:
+    def __init__(self, name: str, work: Callable[[], object], stop: threading.Event, *, pause: float = 0.0) -> None:
         self._work, self._stop, self._pause = work, stop, pause
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
@@ -81,7 +82,7 @@ class Loop:
 
 
 class ControlLoops:
-    """Relay, reaper, and what looks for due checks: any scheduler or worker process runs them, none leads.
+    """Relay, reaper, notices, and what looks for due checks: any scheduler or worker process runs them, none leads.
 
     Args:
         context: What the process works with.
@@ -100,6 +101,10 @@ class ControlLoops:
             Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
             Loop("checks", lambda: look(context), self._stop, pause=LOOK_SECONDS),
             Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
+            *(
+                Loop(each.name, each.work, self._stop, pause=each.pause)
+                for each in rounds(context.database, context.notices, context.worker, self._stop)
+            ),
         ]
 
     def start(self) -> None:

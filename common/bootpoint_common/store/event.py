@@ -6,6 +6,9 @@ from typing import Any
 
 from psycopg.types.json import Jsonb
 
+from bootpoint_common.alert import is_alert
+
+from . import notice
 from .database import Connection, run
 from .point import Point
 
@@ -25,7 +28,7 @@ def record(
     code: str | None = None,
     details: dict[str, Any] | None = None,
 ) -> None:
-    """Write one event.
+    """Write one event, and the notices of one that people are told of.
 
     Args:
         connection: The transaction that makes it true.
@@ -57,6 +60,8 @@ def record(
         code,
         None if details is None else Jsonb(details),
     )
+    if job is not None and is_alert(kind, details):
+        notice.alert(connection, job)
 
 
 def of_point(

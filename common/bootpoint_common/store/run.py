@@ -14,7 +14,7 @@ from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.identity import new_id
 
-from . import event, outbox, point, transition
+from . import event, notice, outbox, point, transition
 from .database import Connection, Row, one, one_row, rows, run
 
 
@@ -276,6 +276,7 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
         agent=found.agent,
         code=found.reason,
     )
+    notice.run_ended(connection, found.id, found.spec)
     return True
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from bootpoint_common.config import Config
 from bootpoint_common.diskview.text import printable
 from bootpoint_common.units import format_duration, format_size
-from bootpoint_ops import read
+from bootpoint_ops import notice, read
 from bootpoint_ops.cli.output import emit, output_option, say, session, table
 from bootpoint_ops.host import VIRT_TYPES
 
@@ -68,11 +68,12 @@ def demo(**options: Any) -> None:
 def status() -> None:
     """Print one line for each job that is not ok, and exit with 1 if there is any.
 
-    Disks that no job protects get a line too; they don't change the exit code.
+    Disks that no job protects, and notices that can't be sent, get a line too; they don't change the exit code.
     """
     with session().env.database.transaction() as connection:
         jobs = read.job_list(connection)
         unprotected = read.unprotected(connection)
+        unsent = notice.pending(connection)
     bad = [job for job in jobs if job["state"] != "ok"]
     items = [
         {
@@ -88,12 +89,12 @@ def status() -> None:
     def show(out: Console) -> None:
         for job in bad:
             out.print(_status_line(job), markup=False)
-        for line in _unprotected_lines(unprotected):
+        for line in (*_unprotected_lines(unprotected), *notice.pending_lines(unsent)):
             out.print(line, markup=False)
         if not bad:
             out.print(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, all ok", markup=False)
 
-    emit({"items": items, "unprotected_disks": unprotected}, show)
+    emit({"items": items, "unprotected_disks": unprotected, "unsent_notices": unsent}, show)
     if bad:
         raise click.exceptions.Exit(1)
 

@@ -18,6 +18,7 @@ from bootpoint_ops.cli import (
     export,
     job,
     mount,
+    notify,
     pin,
     plan,
     point,
@@ -87,6 +88,7 @@ def main() -> None:
 
 
 job.job.add_command(plan.plan)
+job.job.add_command(notify.notify)
 point.point.add_command(pin.pin)
 point.point.add_command(pin.unpin)
 

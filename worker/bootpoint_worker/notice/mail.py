@@ -1,0 +1,186 @@
+"""Notices by mail: a letter from a row, and the session with the mail server.
+
+Every failure becomes `Undelivered`, and says what is at fault: the letter (this one won't arrive), the moment (it is
+tried again), or the server (so is everything else).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import smtplib
+import ssl
+from collections.abc import Iterator
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import SMTP
+
+from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.notice import MailServer, NoticeSettings, Security
+from bootpoint_common.store.delivery import Notice
+
+from .text import Texts
+from .trust import tls_context
+from .undelivered import Undelivered
+
+#: Seconds that the server may take for each answer. Standards allow minutes (RFC 5321, section 4.5.3.2); but a letter
+#: that isn't taken now is tried again, and others wait behind it.
+TIMEOUT = 10.0
+
+
+class Mail:
+    """Writes letters and hands them in; a session is kept until `close`. For one thread.
+
+    Args:
+        settings: The mail server and the sender.
+        texts: What letters say.
+        timeout: Seconds that the server may take for each answer.
+    """
+
+    def __init__(self, settings: NoticeSettings, texts: Texts, *, timeout: float = TIMEOUT) -> None:
+        if settings.mail is None or settings.sender is None:
+            raise ValueError("mail needs a server and a sender")
+        self._server: MailServer = settings.mail
+        self._sender = settings.sender
+        self._settings = settings
+        self._texts = texts
+        self._timeout = timeout
+        self._session: smtplib.SMTP | None = None
+
+    def check(self) -> None:
+        """Look at everything that can be looked at without the server.
+
+        Raises:
+            UsageError: ``spec_invalid``: a file can't be used.
+        """
+        self._texts.check()
+        tls_context(self._settings.authorities)
+        if self._server.user is not None:
+            self._password()
+
+    def send(self, notice: Notice) -> None:
+        """Hand a letter in.
+
+        Raises:
+            Undelivered: The server did not take it, or did not say so.
+        """
+        letter = self.letter(notice)
+        # smtplib closes a session itself where the server says 421.
+        if self._session is None or self._session.sock is None:
+            with _away(f"mail server {self._server.host}:{self._server.port}"):
+                self._session = self._open()
+        with self._taken(notice.address):
+            self._session.send_message(letter)
+
+    def close(self) -> None:
+        """End the session, if there is one; may be called again."""
+        session, self._session = self._session, None
+        if session is not None:
+            with contextlib.suppress(OSError, smtplib.SMTPException):
+                session.quit()
+            session.close()
+
+    def letter(self, notice: Notice) -> EmailMessage:
+        """Write the letter of a row: the same each time."""
+        subject, text = self._texts.write(notice.kind, notice.facts)
+        letter = EmailMessage(policy=SMTP)
+        letter["From"] = _address(self._sender.name, self._sender.address)
+        letter["To"] = _address("", notice.address)
+        letter["Subject"] = subject
+        letter["Date"] = notice.created_at
+        letter["Message-ID"] = notice.message_id
+        letter["Auto-Submitted"] = "auto-generated"  # no vacation notice answers it (RFC 3834)
+        letter["X-Bootpoint-Kind"] = notice.kind
+        if notice.job is not None:
+            letter["X-Bootpoint-Job"] = notice.job
+        # Not 8bit: no server has to take it. Not as it is: lines may be longer than the 998 characters of SMTP.
+        letter.set_content(text, charset="utf-8", cte="quoted-printable")
+        return letter
+
+    def _open(self) -> smtplib.SMTP:
+        server, context = self._server, tls_context(self._settings.authorities)
+        session: smtplib.SMTP
+        if server.security is Security.TLS:
+            session = smtplib.SMTP_SSL(server.host, server.port, timeout=self._timeout, context=context)
+        else:
+            session = smtplib.SMTP(server.host, server.port, timeout=self._timeout)
+        try:
+            session.ehlo_or_helo_if_needed()
+            if server.security is Security.STARTTLS:
+                session.starttls(context=context)
+            if server.user is not None:
+                session.login(server.user, self._password())
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _password(self) -> str:
+        file = self._settings.password_file
+        try:
+            found = "" if file is None else file.read_text().rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as exc:
+            found, why = "", str(exc)
+        else:
+            why = "it is empty"
+        if not found:
+            raise error(
+                Code.SPEC_INVALID, f"the mail server's password can't be read from {file}: {why}",
+                key="BOOTPOINT_MAIL_PASSWORD_FILE", value=str(file), hint="let bootpoint's user read it",
+            )  # fmt: skip
+        return found
+
+    @contextlib.contextmanager
+    def _taken(self, address: str) -> Iterator[None]:
+        """Say what became of a letter; a session in which something went wrong is not used again."""
+        try:
+            yield
+        except smtplib.SMTPRecipientsRefused as exc:
+            code, answer = next(iter(exc.recipients.values()))
+            raise Undelivered(f"{address} was refused: {_answer(code, answer)}", final=code >= 500) from exc
+        except smtplib.SMTPDataError as exc:
+            text = f"the letter was refused: {_answer(exc.smtp_code, exc.smtp_error)}"
+            raise Undelivered(text, final=exc.smtp_code >= 500) from exc
+        except smtplib.SMTPSenderRefused as exc:
+            text = f"the sender {self._sender.address} was refused: {_answer(exc.smtp_code, exc.smtp_error)}"
+            raise Undelivered(text, away=True) from exc
+        except smtplib.SMTPNotSupportedError as exc:
+            raise Undelivered(f"{address}: the server takes ASCII addresses only", final=True) from exc
+        except (OSError, smtplib.SMTPException) as exc:
+            self.close()
+            raise Undelivered(f"the server did not say that it took the letter: {_cause(exc)}") from exc
+
+
+@contextlib.contextmanager
+def _away(server: str) -> Iterator[None]:
+    """Say that no session could be opened: everything that waits would fare alike."""
+    try:
+        yield
+    except BootpointError as exc:
+        raise Undelivered(exc.message, elsewhere=True) from exc
+    except smtplib.SMTPAuthenticationError as exc:
+        raise Undelivered(f"{server} refused the login: {_answer(exc.smtp_code, exc.smtp_error)}", away=True) from exc
+    except smtplib.SMTPNotSupportedError as exc:
+        raise Undelivered(f"{server} can't be spoken to as BOOTPOINT_MAIL says: {exc}", away=True) from exc
+    except ssl.SSLCertVerificationError as exc:
+        text = f"{server} has a certificate that isn't trusted: {exc.verify_message}"
+        raise Undelivered(text, away=True) from exc
+    except (OSError, smtplib.SMTPException) as exc:
+        raise Undelivered(f"{server} does not answer: {_cause(exc)}", away=True) from exc
+
+
+def _address(name: str, address: str) -> Address:
+    """Return an address as it travels: a domain with letters beyond ASCII has a form within it (RFC 3490)."""
+    local, _, domain = address.rpartition("@")
+    try:
+        return Address(name, local, domain.encode("idna").decode())
+    except ValueError as exc:
+        raise Undelivered(f"{address!r} is no address: {exc}", final=True) from exc
+
+
+def _answer(code: int, text: bytes | str) -> str:
+    words = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    return f"{code} {' '.join(words.split())}"
+
+
+def _cause(exc: BaseException) -> str:
+    return " ".join(str(exc).split()) or type(exc).__name__
