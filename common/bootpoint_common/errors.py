@@ -17,6 +17,7 @@ from `CODES`.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -401,3 +402,14 @@ def error(
 ) -> BootpointError:
     """Make the error of the class that the code belongs to; the arguments are those of `BootpointError`."""
     return CODES[code].kind(code, message, key=key, value=value, hint=hint, job=job, host=host)
+
+
+def together(problems: Sequence[BootpointError]) -> BootpointError:
+    """Make one error of several, at least one: class, code, key, value and hint are the first's."""
+    first = problems[0]
+    if len(problems) == 1:
+        return first
+    message = first.message + "".join(f"\n  also: {problem.message} ({problem.hint})" for problem in problems[1:])
+    return error(
+        first.code, message, key=first.key, value=first.value, hint=first.hint, job=first.job, host=first.host
+    )

@@ -14,8 +14,9 @@ from urllib.parse import unquote, urlsplit
 from zoneinfo import ZoneInfo
 
 from bootpoint_common.errors import Code
+from bootpoint_common.job.address import mail_address
 from bootpoint_common.job.table import BadValue, shown
-from bootpoint_common.job.value import absolute_path, clock, clock_text, mail_address, text, time_zone
+from bootpoint_common.job.value import absolute_path, clock, clock_text, text, time_zone
 
 T = TypeVar("T")
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootpoint_common.job import as_json, read_json, read_toml, write_toml
 
-names = st.from_regex(r"[a-z0-9][a-z0-9-]{0,30}", fullmatch=True)
+names = st.from_regex(r"[a-z0-9](?:[a-z0-9-]{0,29}[a-z0-9])?", fullmatch=True)  # a VM's ends so, too
 booleans = st.booleans()
 durations = st.one_of(
     st.builds("{}{}".format, st.integers(60, 3000), st.sampled_from("sm")),
@@ -134,6 +135,19 @@ def test_job_survives_json_and_file(job: dict[str, Any], source: dict[str, Any])
     assert read_toml(write_toml(spec)) == spec
 
 
+def switched_on(text: str) -> str:
+    """Return a file with every key that isn't set set to what stands there."""
+    return re.sub(r"^#(?=\S)", "", text, flags=re.MULTILINE)
+
+
+@settings(max_examples=40)
+@given(jobs, sources)
+def test_the_keys_that_are_not_set_can_be_set_as_they_stand_there(job: dict[str, Any], source: dict[str, Any]) -> None:
+    spec = read_json(job | {"source": job["source"] | source})
+    values = tomllib.loads(switched_on(write_toml(spec)))
+    read_json(values)
+
+
 def test_file_holds_what_differs_and_what_is_useful() -> None:
     spec = read_json({"name": "erp", "source": {"agent": "erp"}, "target": [{"host": "kvm1", "vm": {"cpus": 4}}]})
     text = write_toml(spec)
@@ -145,6 +159,34 @@ def test_file_holds_what_differs_and_what_is_useful() -> None:
             {"host": "kvm1", "points": 14, "vm": {"name": "erp-standby", "cpus": 4}, "storage": {"name": "default"}}
         ],
         "check": {"verify": "7d", "boot": "1d"},
+        "objective": {},
+        "limits": {},
+        "run": {"on_shutdown": {}, "retry": {}},
     }
-    assert "# [[schedule]]" in text
+    assert "#[[schedule]]" in text
     assert text.count("# What is protected") == 1
+
+
+def test_every_key_of_a_job_stands_in_its_file_with_a_word_about_it() -> None:
+    spec = read_json({"name": "erp", "source": {"agent": "erp"}, "target": [{"host": "kvm1"}]})
+    text = write_toml(spec)
+    given = as_json(read_toml(switched_on(text)))
+    # One source excludes the others, and one way to an address another: those are shown as comments.
+    assert _nulls(given) == {
+        *("source.vm", "source.image", "target.nic.ip.address", "target.nic.ip.gateway"),
+        *("schedule.weekly", "schedule.monthly", "schedule.once", "schedule.window", "schedule.every"),
+        *("schedule.effective", "limits.network_kb_per_second.from", "limits.network_kb_per_second.to"),
+    }
+    for key in ("vm", "image", "address", "gateway", "dns"):
+        assert re.search(rf"^# {key} = ", text, re.MULTILINE), key
+    bare = [line for line in text.splitlines() if "=" in line and not line.startswith("# ") and "  # " not in line]
+    above = text.splitlines()
+    assert all(above[above.index(line) - 1].startswith("# ") for line in bare), bare
+
+
+def _nulls(value: Any, path: str = "") -> set[str]:
+    if isinstance(value, dict):
+        return {name for key, item in value.items() for name in _nulls(item, f"{path}.{key}".lstrip("."))}
+    if isinstance(value, list):
+        return {name for item in value for name in _nulls(item, path)}
+    return {path} if value is None else set()

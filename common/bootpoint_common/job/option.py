@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from bootpoint_common.job import value
+from bootpoint_common.job import address, value
 from bootpoint_common.job.calendar import between
 from bootpoint_common.job.schedule import DAY_MINUTES
 from bootpoint_common.job.spec import (
@@ -70,7 +70,8 @@ def _script(parent: Table, stage: str, *, abort: bool) -> Script | None:
         abort=table.take("abort", value.boolean, abort),
     )
     if script.run and not script.run[0].startswith("/"):
-        table.problem("run[0]", f"{script.run[0]!r} is no absolute path", hint="write the program's full path")
+        text = f"{script.run[0]!r} is no absolute path"
+        table.problem("run[0]", text, hint="write the program's full path", value=script.run[0])
     table.end()
     return script
 
@@ -130,12 +131,12 @@ def read_notify(table: Table) -> Notify:
         part = table.table("mail")
         if not part.has("to"):
             part.problem("to", "is missing", hint='write to = ["ops@example.org"]')
-        mail = Mail(to=part.items("to", value.mail_address), on=part.take("on", when, NotifyOn.FAILURE))
+        mail = Mail(to=part.items("to", address.mail_address), on=part.take("on", when, NotifyOn.FAILURE))
         part.end()
     if table.has("webhook"):
         part = table.table("webhook")
         webhook = Webhook(
-            url=part.require("url", value.web_url, ""),
+            url=part.require("url", address.web_url, ""),
             secret_file=part.take("secret_file", value.secret_path, None),
             on=part.take("on", when, NotifyOn.FAILURE),
         )

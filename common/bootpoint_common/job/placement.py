@@ -6,7 +6,7 @@ import ipaddress
 import re
 from collections.abc import Callable
 
-from bootpoint_common.job import value
+from bootpoint_common.job import address, value
 from bootpoint_common.job.table import BadValue, Table
 from bootpoint_common.job.target import Firmware, Ip, IpMode, Nic, Provisioning, Storage, Target, Vm
 from bootpoint_common.units import MiB, TiB
@@ -16,7 +16,7 @@ from bootpoint_common.units import MiB, TiB
 FEWEST_POINTS, MOST_POINTS = 3, 30
 
 #: Disk buses that every driver knows how to name.
-_BUSES = "virtio|scsi|sata|ide"
+_BUSES = ("virtio", "scsi", "sata", "ide")
 
 _POOL = value.matching("[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "a pool's name: letters, digits, _ and -")
 _VM_NAME = value.matching(
@@ -82,7 +82,7 @@ def _storage(table: Table) -> Storage:
         folder=table.take("folder", value.relative_folder, ""),
         disk_name=table.take("disk_name", _disk_name, "{vm}-{slot}"),
         provisioning=table.take("provisioning", value.member(Provisioning), Provisioning.THIN),
-        bus=table.take("bus", value.matching(_BUSES, "one of virtio, scsi, sata, ide"), None),
+        bus=table.take("bus", value.choice(_BUSES), None),
         resource_pool=table.take("resource_pool", _optional_text, ""),
     )
     table.end()
@@ -107,7 +107,7 @@ def _nic(table: Table) -> Nic:
     nic = Nic(
         network=table.take("network", value.text, None),
         model=table.take("model", _MODEL, None),
-        mac=table.take("mac", value.mac, "new"),
+        mac=table.take("mac", address.mac, "new"),
         ip=_ip(table.table("ip")),
         connect=table.take("connect", value.boolean, True),
     )
@@ -119,9 +119,9 @@ def _ip(table: Table) -> Ip:
     mode = table.take("mode", value.member(IpMode), IpMode.SOURCE)
     ip = Ip(
         mode=mode,
-        address=table.take("address", value.ip_interface, None),
-        gateway=table.take("gateway", value.ip_address, None),
-        dns=table.items("dns", value.ip_address, filled=False),
+        address=table.take("address", address.ip_interface, None),
+        gateway=table.take("gateway", address.ip_address, None),
+        dns=table.items("dns", address.ip_address, filled=False),
     )
     if mode is IpMode.STATIC:
         if not table.has("address"):

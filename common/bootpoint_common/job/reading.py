@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 
-from bootpoint_common.job import value
+from bootpoint_common.job import secret, value
 from bootpoint_common.job.calendar import read_schedule
 from bootpoint_common.job.option import read_check, read_limits, read_notify, read_run, read_scripts
 from bootpoint_common.job.placement import read_targets
@@ -46,6 +46,10 @@ def read_toml(text: str, origin: str = "job file") -> Spec:
         problems.add("", BadValue(f"is no TOML: {exc}", hint="correct the file at the place that the message names"))
     except RecursionError:
         problems.add("", BadValue("is nested too deeply", hint="a job file has at most four levels"))
+    problems.close()
+    # By itself and first: what is a secret must not be repeated by a message about something else.
+    for path, problem in secret.find(values, text):
+        problems.add(path, problem)
     problems.close()
     return _read(values, problems)
 

@@ -6,12 +6,14 @@ so that a user meets all errors of a file at once. `Problems.close` raises them.
 
 from __future__ import annotations
 
-import difflib
+import json
 import re
 from collections.abc import Callable, Mapping
+from datetime import date
 from typing import TypeVar
 
-from bootpoint_common.errors import BootpointError, Code, UsageError, error
+from bootpoint_common.errors import BootpointError, Code, UsageError, error, together
+from bootpoint_common.near import nearest
 
 T = TypeVar("T")
 
@@ -52,11 +54,8 @@ class SpecError(UsageError):
     """
 
     def __init__(self, problems: list[BootpointError]) -> None:
-        first = problems[0]
-        message = first.message
-        if len(problems) > 1:
-            message += "".join(f"\n  also: {problem.message} ({problem.hint})" for problem in problems[1:])
-        super().__init__(first.code, message, key=first.key, value=first.value, hint=first.hint, job=first.job)
+        whole = together(problems)
+        super().__init__(whole.code, whole.message, key=whole.key, value=whole.value, hint=whole.hint, job=whole.job)
         self.problems = tuple(problems)
 
 
@@ -170,9 +169,9 @@ class Table:
         return tuple(items)
 
     def problem(self, name: str, message: str, *, hint: str | None = None, value: object = None) -> None:
-        """Note a problem with a key; with an empty name, of the table."""
+        """Note a problem with a key; with an empty name, of the table. Unless a value is said, it is the key's."""
         path = self.key(name) if name else self._path
-        self._problems.add(path, BadValue(message, hint=hint), value)
+        self._problems.add(path, BadValue(message, hint=hint), self._values.get(name) if value is None else value)
 
     def end(self) -> None:
         """Report the keys that nobody asked for."""
@@ -186,9 +185,9 @@ class Table:
             if "secret_file" in self._known:
                 way = "put it into a file that only bootpoint may read, and name that with secret_file"
             return BadValue("a secret must not stand here", hint=way, code=Code.SECRET_IN_SPEC, hide=True)
-        near = difflib.get_close_matches(name, sorted(self._known), n=1)
-        if near:
-            return BadValue(f"is no known key; did you mean {near[0]!r}?", hint=f"write {near[0]}")
+        near = nearest(name, self._known)
+        if near is not None:
+            return BadValue(f"is no known key; did you mean {near!r}?", hint=f"write {near}")
         known = ", ".join(sorted(self._known))
         return BadValue("is no known key", hint=f"remove it; the keys here are {known}")
 
@@ -200,8 +199,11 @@ def shown(value: object) -> str | int | float | bool | None:
     if isinstance(value, Mapping):
         return "a table"
     if isinstance(value, list):
-        return "a list"
-    text = _URL_LOGIN.sub("://***@", str(value))
+        if not all(isinstance(item, str | int) for item in value):
+            return "a list"
+        value = json.dumps(value, ensure_ascii=False)
+    text = value.isoformat() if isinstance(value, date) else str(value)
+    text = _URL_LOGIN.sub("://***@", text)
     return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
 
 

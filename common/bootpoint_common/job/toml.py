@@ -1,70 +1,80 @@
-"""Writes a job file for people: what differs from the defaults, the keys most often edited, and why they are there."""
+"""Writes a complete job file for people: every key, those that hold their default or nothing as comments.
+
+A key that isn't set stands behind a ``#`` without a space, so that taking it away sets the key; all other comments
+have the space.
+"""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from bootpoint_common.job.key import SECTIONS, Key
 from bootpoint_common.job.reading import read_json
 from bootpoint_common.job.spec import Spec
 from bootpoint_common.job.writing import as_json
 
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 
-#: Keys that are written even where they hold the default, because most people want to edit them.
-_USEFUL = {
-    "": ("name", "time_zone"),
-    "source": ("consistency", "disks"),
-    "target": ("host", "points", "vm", "storage"),
-    "vm": ("name", "cpus", "memory", "firmware"),
-    "storage": ("name",),
-    "nic": ("network", "mac", "ip"),
-    "ip": ("mode",),
-    "check": ("verify", "boot"),
-}
+#: Column of the comments beside keys, and the longest line with one.
+_COLUMN, _WIDTH = 44, 120
 
-_COMMENTS = {
-    "": "A job of bootpoint. `bootpoint job apply FILE` puts it into effect; docs/job.md explains every key.",
-    "source": "What is protected. The first disk is the boot disk.",
-    "target": "Where the standby VM is kept. What is left out is taken from the source or from the host.",
-    "nic": "One for each network card of the source, in its order.",
-    "schedule": "When a boot point is made; several schedules add up.",
-    "run": "What starts a run besides the schedule, and what follows a failed or missed one.",
-    "scripts": "Programs that run on the source machine.",
-    "limits": "What a run may take of the source and of the network.",
-    "check": 'How often the newest point is read back, and booted, to prove it; "never" is allowed.',
-    "notify": "Who is told when a run ends.",
-}
+#: Keys of a schedule of which one excludes the others.
+_RULES = ("weekly", "monthly", "once")
 
-#: Stands where the file has no schedule yet.
-_NO_SCHEDULE = """\
-# When a boot point is made. Without a schedule only `bootpoint job run` and events make one.
-# (needs time_zone = "Area/City" at the top)
-# [[schedule]]
-# weekly = ["mon", "tue", "wed", "thu", "fri"]
-# window = ["07:00", "20:00"]
-# every = "30m"
-"""
+#: What a comment says besides `Key.comment`, by the key's path.
+Notes = Mapping[str, str]
 
 
-def write_toml(spec: Spec) -> str:
-    """Write a job file that `read_toml` reads as the same job."""
+def write_toml(spec: Spec, notes: Notes | None = None) -> str:
+    """Write a job file that `read_toml` reads as the same job.
+
+    Args:
+        spec: The job.
+        notes: What stands beside a key in place of the usual comment, by its path: ``target[0].nic[0].network``; for
+            an entry of ``source.disks`` beside that, for ``source`` above the table.
+    """
     values, defaults = as_json(spec), _defaults(spec)
-    top = {key: item for key, item in values.items() if key not in _COMMENTS}
-    parts = [_table("", top, defaults, header="")]
-    parts.append(_table("source", values["source"], defaults["source"]))
-    for target, default in zip(values["target"], defaults["target"], strict=True):
-        parts.append(_table("target", {**target, "nic": None}, default, header="[[target]]"))
-        parts += [_table("nic", nic, _NIC, header="[[target.nic]]") for nic in target["nic"]]
-    parts += [_table("schedule", item, _SCHEDULE, header="[[schedule]]") for item in values["schedule"]]
-    if not values["schedule"]:
-        parts.append(_NO_SCHEDULE)
-    for name in ("run", "scripts", "limits", "check", "notify"):
-        parts.append(_table(name, values[name], defaults[name]))
-    return "\n".join(_comment_once(part for part in parts if part))
+    writer = _Writer(notes or {})
+    for path in ("", "objective", "group", "source"):
+        writer.section(path, values[path] if path else values, defaults[path] if path else defaults)
+    for number, target in enumerate(values["target"]):
+        _target(writer, f"target[{number}]", target, defaults["target"][number])
+    _schedules(writer, values["schedule"])
+    writer.section("run", values["run"], defaults["run"])
+    for name in ("on_shutdown", "retry"):
+        writer.section(f"run.{name}", values["run"][name], defaults["run"][name])
+    for name in ("before_snapshot", "after_snapshot", "after_point"):
+        writer.section(f"scripts.{name}", values["scripts"][name], {})
+    for name in ("limits", "check"):
+        writer.section(name, values[name], defaults[name])
+    for name in ("mail", "webhook"):
+        writer.section(f"notify.{name}", values["notify"][name], {})
+    return writer.text()
+
+
+def _target(writer: _Writer, place: str, target: Mapping[str, Any], default: Mapping[str, Any]) -> None:
+    writer.section("target", target, default, place=place)
+    for name in ("vm", "storage"):
+        writer.section(f"target.{name}", target[name], default[name], place=f"{place}.{name}")
+    for number, nic in enumerate(target["nic"] or [None]):
+        at = f"{place}.nic[{number}]"
+        writer.section("target.nic", nic, _NIC, place=at)
+        writer.section("target.nic.ip", nic and nic["ip"], _NIC["ip"], place=f"{at}.ip")
+
+
+def _schedules(writer: _Writer, schedules: Sequence[Mapping[str, Any]]) -> None:
+    for number, schedule in enumerate(schedules):
+        kept = {name for name in _RULES if schedule[name] is not None}
+        hidden = set(_RULES) - kept | ({"window", "every", "effective"} if "once" in kept else set())
+        writer.section("schedule", schedule, _SCHEDULE, place=f"schedule[{number}]", hidden=hidden)
+    if not schedules:
+        writer.section("schedule", None, _SCHEDULE, hidden={"monthly", "once"})
+        writer.section("schedule", None, _SCHEDULE, hidden={"weekly", "once", "every", "effective"})
+        writer.section("schedule", None, _SCHEDULE, hidden={"weekly", "monthly", "window", "every", "effective"})
 
 
 def _defaults(spec: Spec) -> dict[str, Any]:
@@ -76,8 +86,8 @@ def _defaults(spec: Spec) -> dict[str, Any]:
     defaults = as_json(bare)
     # What the schedules and checks of this job make of the objective is a default too.
     defaults["objective"] = as_json(read_json(as_json(spec) | {"objective": None}))["objective"]
-    for key in ("agent", "vm", "image"):
-        defaults["source"][key] = None
+    defaults["group"] = {}
+    defaults["source"] |= dict.fromkeys(("agent", "vm", "image"))
     return defaults
 
 
@@ -96,40 +106,91 @@ _NIC: dict[str, Any] = _BARE["target"][0]["nic"][0]
 _SCHEDULE: dict[str, Any] = _BARE["schedule"][0] | {"weekly": None}
 
 
-def _table(name: str, values: Mapping[str, Any], defaults: Mapping[str, Any], header: str | None = None) -> str:
-    """Write one table; nothing when all of it is default."""
-    lines = [f"{_key(key)} = {_value(item, key)}" for key, item in _kept(name, values, defaults).items()]
-    if header is None:
-        header = f"[{name}]"
-    if not lines and not header.startswith("[["):
-        return ""
-    comment = f"# {_COMMENTS[name]}"
-    return "\n".join(line for line in (comment, header, *lines) if line) + "\n"
+class _Writer:
+    """Puts the file together table by table.
+
+    Args:
+        notes: As in `write_toml`.
+    """
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+        self._parts: list[str] = []
+        self._said: set[str] = set()
+
+    def text(self) -> str:
+        """Return the file."""
+        return "\n".join(self._parts)
+
+    def section(
+        self,
+        path: str,
+        values: Mapping[str, Any] | None,
+        defaults: Mapping[str, Any],
+        *,
+        place: str | None = None,
+        hidden: set[str] | None = None,
+    ) -> None:
+        """Write one table; as comments where the job has none.
+
+        Args:
+            path: Its path in `SECTIONS`.
+            values: The job's, None where it has none.
+            defaults: What each key means where it is left out.
+            place: Its path in this file, by default ``path``.
+            hidden: Keys that are left out.
+        """
+        section = SECTIONS[path]
+        lines = self._comments(section.comment, self._notes.get(path if place is None else place))
+        if path:
+            header = f"[[{path}]]" if section.repeated else f"[{path}]"
+            lines.append(header if values is not None else f"#{header}")
+        for key in section.keys:
+            if key.name not in (hidden or ()):
+                at = f"{path if place is None else place}.{key.name}".lstrip(".")
+                lines.extend(self._key(key, values, defaults, at))
+        self._parts.append("\n".join(lines) + "\n")
+
+    def _comments(self, comment: str, note: str | None) -> list[str]:
+        """Return what stands above a table; the usual comment only above the first of its kind."""
+        said = "" if comment in self._said else comment
+        self._said.add(comment)
+        return [f"# {line}" for text in (said, note or "") for line in text.splitlines()]
+
+    def _key(self, key: Key, values: Mapping[str, Any] | None, defaults: Mapping[str, Any], at: str) -> Iterator[str]:
+        value, default = None if values is None else values[key.name], defaults.get(key.name)
+        is_set = value is not None and (key.live or key.name not in defaults or value != default)
+        if key.other and not is_set:
+            yield from _beside(f"# {_pair(key.name, key.example)}", self._notes.get(at, key.comment))
+        elif is_set and key.name == "disks" and isinstance(value, list):
+            yield from self._disks(value, at, key.comment)
+        else:
+            # A list that is empty by default says nothing of its form.
+            shown = next((each for each in (value, default) if each not in (None, [])), key.example)
+            yield from _beside(("" if is_set else "#") + _pair(key.name, shown), self._notes.get(at, key.comment))
+
+    def _disks(self, disks: Sequence[Mapping[str, Any]], at: str, comment: str) -> Iterator[str]:
+        yield from _beside("disks = [", self._notes.get(at, comment))
+        for number, disk in enumerate(disks):
+            yield from _beside(f"  {_value(disk)},", self._notes.get(f"{at}[{number}]", ""))
+        yield "]"
 
 
-def _kept(name: str, values: Mapping[str, Any], defaults: Any) -> dict[str, Any]:
-    """Leave out nulls and what is default and not worth a line."""
-    known = defaults if isinstance(defaults, Mapping) else {}
-    useful = _USEFUL.get(name, ())
-    kept: dict[str, Any] = {}
-    for key, item in values.items():
-        if item is None or (item == known.get(key) and key not in useful):
-            continue
-        value = _kept(key, item, known.get(key)) if isinstance(item, Mapping) else item
-        if value != {}:
-            kept[key] = value
-    return kept
+def _beside(line: str, comment: str) -> Iterator[str]:
+    """Yield a line with its comment beside it; above it where both are too long."""
+    if not comment:
+        yield line
+        return
+    together = f"{line:<{_COLUMN}}  # {comment}"
+    if len(together) > _WIDTH:
+        yield f"# {comment}"
+        yield line
+    else:
+        yield together
 
 
-def _comment_once(parts: Any) -> list[str]:
-    """Drop a comment that stood above an earlier table of the same kind."""
-    seen: set[str] = set()
-    result = []
-    for part in parts:
-        comment, rest = part.split("\n", 1)
-        result.append(rest if comment in seen else part)
-        seen.add(comment)
-    return result
+def _pair(key: str, value: Any) -> str:
+    return f"{key} = {_value(value, key)}"
 
 
 def _key(key: str) -> str:

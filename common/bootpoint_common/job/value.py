@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import enum
-import ipaddress
 import re
 import zoneinfo
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import TypeVar
-from urllib.parse import parse_qsl, urlsplit
 
 from bootpoint_common import units
 from bootpoint_common.errors import Code
 from bootpoint_common.job.schedule import DAY_MINUTES, LAST_DAY
-from bootpoint_common.job.table import BadValue, has_login, shown
+from bootpoint_common.job.table import BadValue, shown
+from bootpoint_common.near import did_you_mean, nearest
 
 E = TypeVar("E", bound=enum.StrEnum)
 
@@ -26,9 +25,10 @@ WEEKDAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 _CLOCK = re.compile(r"(\d\d):(\d\d)")
 _DISK_ID = re.compile(r"serial:\S(?:.*\S)?|wwn:[0-9A-Za-z.\-]{8,}|path:\S+|file:/\S(?:.*\S)?")
-_MAC = re.compile(r"[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
-_MAIL = re.compile(r"[^@\s,;<>]+@[^@\s,;<>]+")
-_QUERY_SECRET = re.compile(r"(?:.*[_-])?(?:password|secret|token|api_?key|sig|signature)", re.IGNORECASE)
+
+#: Schemes of a disk's id.
+_DISK_SCHEMES = ("serial:", "wwn:", "path:", "file:")
+
 _NO_ZONES = ("localtime", "posixrules", "Factory", "posix/", "right/")
 
 
@@ -64,13 +64,22 @@ def matching(pattern: str, form: str) -> Callable[[object], str]:
 
 def member(kind: type[E]) -> Callable[[object], E]:
     """Make a reader of one of the members of an enumeration."""
+    one_of = choice([option.value for option in kind])
+    return lambda value: kind(one_of(value))
 
-    def read(value: object) -> E:
-        for option in kind:
-            if option == value:
-                return option
-        options = ", ".join(f"{option.value!r}" for option in kind)
-        raise BadValue(f"{shown(value)!r} is none of {options}")
+
+def choice(options: Sequence[str]) -> Callable[[object], str]:
+    """Make a reader of one of some texts."""
+
+    def read(value: object) -> str:
+        if value not in options:
+            listed = ", ".join(f"{option!r}" for option in options)
+            near = nearest(value, options)
+            raise BadValue(
+                f"{shown(value)!r} is none of {listed}{did_you_mean(value, options)}",
+                hint=f'write "{near}"' if near else f"write one of {listed}",
+            )
+        return str(value)
 
     return read
 
@@ -123,7 +132,13 @@ def duration(lowest: float, highest: float = LONGEST) -> Callable[[object], floa
 
 def interval(value: object) -> float | None:
     """Read how often a check is made: a duration, or ``"never"``."""
-    return None if value == "never" else duration(60.0)(value)
+    if value == "never":
+        return None
+    try:
+        return duration(60.0)(value)
+    except ValueError as problem:
+        text = f"{problem}, or 'never'{did_you_mean(value, ['never'])}"
+        raise BadValue(text, hint='write a duration such as "7d", or "never"') from problem
 
 
 def size_text(value: int) -> str:
@@ -181,14 +196,17 @@ def clock_text(minutes: int) -> str:
 
 def month_day(value: object) -> int:
     """Read a day of the month: 1 to 31, or ``"last"``."""
-    return LAST_DAY if value == "last" else integer(1, 31)(value)
+    if value == "last":
+        return LAST_DAY
+    if isinstance(value, str):
+        text = f"{shown(value)!r} is no day of the month: 1 to 31 without quotes, or 'last'"
+        raise BadValue(text + did_you_mean(value, ["last"]), hint='write a number from 1 to 31, or "last"')
+    return integer(1, 31)(value)
 
 
 def weekday(value: object) -> int:
     """Read a day of the week; Monday is 0."""
-    if value not in WEEKDAYS:
-        raise BadValue(f"{shown(value)!r} is none of {', '.join(WEEKDAYS)}")
-    return WEEKDAYS.index(value)
+    return WEEKDAYS.index(choice(WEEKDAYS)(value))
 
 
 def time_zone(value: object) -> str:
@@ -199,67 +217,27 @@ def time_zone(value: object) -> str:
             raise KeyError(name)
         zoneinfo.ZoneInfo(name)
     except (KeyError, ValueError, OSError):  # a directory of the database ("Europe") is an OSError
-        raise BadValue(f'{name!r} is no time zone of the IANA database; write it as in "Europe/Rome"') from None
+        raise _no_zone(name) from None
     return name
+
+
+def _no_zone(name: str) -> BadValue:
+    near = nearest(name, zoneinfo.available_timezones())
+    way = f'write "{near}"' if near else 'write it as in "Europe/Rome"'
+    text = f"{shown(name)!r} is no time zone of the IANA database" + (f"; did you mean {near!r}?" if near else "")
+    return BadValue(text, hint=way)
 
 
 def disk_id(value: object) -> str:
     """Read what names a disk for good."""
     found = text(value)
     if _DISK_ID.fullmatch(found) is None or "/../" in f"{found}/":
+        scheme, colon, _ = found.partition(":")
+        near = did_you_mean(scheme + colon, _DISK_SCHEMES) if colon and scheme + colon not in _DISK_SCHEMES else ""
         raise BadValue(
-            f"{shown(value)!r} names no disk; the forms are serial:…, wwn:…, path:… and file:/absolute/path",
+            f"{shown(value)!r} names no disk; the forms are serial:…, wwn:…, path:… and file:/absolute/path{near}",
             hint="`bootpoint disk list AGENT` shows the ids",
         )
-    return found
-
-
-def mac(value: object) -> str:
-    """Read ``new``, ``keep``, or a MAC address that one network card can have."""
-    if value in ("new", "keep"):
-        return str(value)
-    found = value.lower().replace("-", ":") if isinstance(value, str) else ""
-    if _MAC.fullmatch(found) is None:
-        raise BadValue(f'{shown(value)!r} must be "new", "keep", or an address such as "52:54:00:00:00:21"')
-    if int(found[:2], 16) & 1 or found == "00:00:00:00:00:00":
-        raise BadValue(f"{found} is no card's address: the first byte must be even, and not all may be 0")
-    return found
-
-
-def ip_interface(value: object) -> str:
-    """Read an address with its prefix length, such as ``"10.9.0.21/24"``."""
-    found = text(value)
-    if "/" not in found:
-        raise BadValue(f'{found!r} lacks the prefix length; write it as in "10.9.0.21/24"')
-    return str(ipaddress.ip_interface(found))
-
-
-def ip_address(value: object) -> str:
-    """Read an IPv4 or IPv6 address."""
-    return str(ipaddress.ip_address(text(value)))
-
-
-def mail_address(value: object) -> str:
-    """Read one mail address, without a name before it."""
-    found = text(value)
-    if _MAIL.fullmatch(found) is None:
-        raise BadValue(f'{shown(found)!r} is no mail address; write it as in "ops@example.org"')
-    return found
-
-
-def web_url(value: object) -> str:
-    """Read an http or https URL without a secret in it."""
-    found = text(value)
-    parts = urlsplit(found)
-    if has_login(found) or any(_QUERY_SECRET.fullmatch(name) for name, _ in parse_qsl(parts.query)):
-        raise BadValue(
-            "the URL holds a secret",
-            hint="take it out of the URL, put it into a file, and name that with secret_file",
-            code=Code.SECRET_IN_SPEC,
-            hide=True,
-        )
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise BadValue(f'{shown(found)!r} is no URL; write it as in "https://hooks.example.org/bp"')
     return found
 
 
@@ -276,7 +254,12 @@ def secret_path(value: object) -> str:
     try:
         return absolute_path(value)
     except BadValue:
-        raise BadValue("must be the absolute path of a file that holds the secret", hide=True) from None
+        raise BadValue(
+            "must be the absolute path of a file that holds the secret, never the secret itself",
+            hint="put the secret into a file that only bootpoint may read, and write that file's path",
+            code=Code.SECRET_IN_SPEC,
+            hide=True,
+        ) from None
 
 
 def relative_folder(value: object) -> str:
