@@ -296,6 +296,42 @@ def test_a_remove_that_broke_off_is_finished_by_the_next(world: World, step: str
     assert (world.host.layers, world.host.vms, world.host.manifests) == ({}, {}, {})
 
 
+def _call(world: World, verb: str) -> None:
+    if verb == "discard":
+        world.target.discard(world.replica, datetime(2026, 12, 4, tzinfo=UTC))
+    elif verb == "restore":
+        world.target.restore(world.replica)
+    else:
+        world.target.purge(world.replica)
+
+
+@pytest.mark.parametrize("fault", ["died", "power"])
+@pytest.mark.parametrize("verb", ["discard", "restore", "purge"])
+def test_a_deletion_that_broke_off_at_any_step_is_finished_by_the_next(verb: str, fault: str) -> None:
+    for step in STEPS[verb]:
+        world = _world()
+        first, second = (world.point(data * GRAIN) for data in (b"1", b"2"))
+        if verb != "discard":
+            _call(world, "discard")
+        if fault == "died":
+            world.host.fail_at(verb, step, Died())
+        else:
+            world.host.crash_at(verb, step, Random(1))
+        with pytest.raises((Died, BootpointError)):
+            _call(world, verb)
+        _call(world, verb)
+        if verb == "purge":
+            assert (world.host.layers, world.host.vms, world.host.manifests) == ({}, {}, {})
+            continue
+        assert (world.target.inspect(world.replica) is None) is (verb == "discard")
+        world.target.restore(world.replica)
+        assert (world.content(first), world.content(second)) == ({b"1" * GRAIN}, {b"2" * GRAIN})
+        assert world.journal().drift is None
+        manifest = world.host.manifest_of(world.replica.replica_id)
+        assert manifest is not None
+        assert set(world.host.layers) == manifest.layer_names()
+
+
 @pytest.mark.parametrize("test_id", [None, "t"])
 @pytest.mark.parametrize("step", STEPS["start"])
 def test_a_start_that_broke_off_is_finished_by_the_next(world: World, step: str, test_id: str | None) -> None:

@@ -239,6 +239,7 @@ class Journal:
         consolidating: The point that is being merged into its successor, and is no longer among the points.
         profile: What `Target.examine` found; None when it never looked.
         standings: The standby and the tests, each with the point beneath it.
+        discarded_at: When it was put into the trash; None where it wasn't.
     """
 
     replica_id: UUID
@@ -254,6 +255,7 @@ class Journal:
     consolidating: UUID | None = None
     profile: Profile | None = None
     standings: tuple[Standing, ...] = ()
+    discarded_at: datetime | None = None
 
     @property
     def head(self) -> JournalPoint | None:
@@ -547,6 +549,42 @@ class Target(Protocol):
 
     def remove(self, replica: Replica) -> None:
         """Remove the standby VM, all its points and the journal; nothing when there is none."""
+
+    def discard(self, replica: Replica, at: datetime, *, dry_run: bool = False) -> None:
+        """Put a replica into the trash beside its place: its VM is undefined, its files are kept, its place is free.
+
+        Nothing is done when there is none, or when it is there already. What isn't bootpoint's stays where it is.
+
+        Args:
+            replica: The replica.
+            at: The instant that the journal is to say.
+            dry_run: Only the checks are made.
+
+        Raises:
+            RefusedError: ``standby_running``; ``point_in_use``: a test VM, or a file that bootpoint doesn't know,
+                stands on a point.
+            RetryableError: ``busy``: a point is half merged.
+        """
+
+    def find_discarded(self, known: Sequence[Replica] = ()) -> Sequence[FoundReplica]:
+        """Return every replica in the host's trash, as `restore` and `purge` want it.
+
+        Args:
+            known: Replicas beside whose places is looked too, where the host itself can't find them.
+        """
+
+    def restore(self, replica: Replica) -> None:
+        """Take a replica out of the trash: its files are in its place again, and its standby is defined.
+
+        Nothing is done when it is back already.
+
+        Raises:
+            RefusedError: ``vm_name_taken``: its place or its name is somebody else's by now.
+            NotFoundError: ``no_such_vm``: it isn't in the trash.
+        """
+
+    def purge(self, replica: Replica) -> None:
+        """Remove a replica from the trash for good; nothing when it isn't there, wherever else it may be."""
 
     def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
         """Let the standby stand on a point: its definition's disks are empty scratch layers over it, and it is off.

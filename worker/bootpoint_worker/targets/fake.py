@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from datetime import datetime
 from uuid import UUID
 
 from bootpoint_common.errors import Code, Fenced, error
-from bootpoint_worker.targets import fake_merge, fake_point
+from bootpoint_worker.targets import fake_merge, fake_point, fake_trash
 from bootpoint_worker.targets import fake_standby as standby
 from bootpoint_worker.targets.base import (
     CommitPoint,
@@ -98,16 +99,23 @@ class FakeTarget:
 
     def find_replicas(self) -> list[FoundReplica]:
         """Return every replica that the host itself knows."""
+        return self._found("find_replicas", discarded=False)
+
+    def find_discarded(self, known: Sequence[Replica] = ()) -> list[FoundReplica]:  # noqa: ARG002 - it finds all
+        """Return every replica in the host's trash."""
+        return self._found("find_discarded", discarded=True)
+
+    def _found(self, verb: str, *, discarded: bool) -> list[FoundReplica]:
         host = self._host
-        host.fire("find_replicas", "called", self._session)
+        host.fire(verb, "called", self._session)
         with host.lock:
             self._session.check()
             found = [
                 FoundReplica("/".join(part for part in place if part), manifest.replica, self._journal(manifest))
                 for place, manifest in sorted(host.manifests.items())
-                if not manifest.removing
+                if not manifest.removing and (manifest.discarded_at is not None) is discarded
             ]
-        host.fire("find_replicas", "done", self._session)
+        host.fire(verb, "done", self._session)
         return found
 
     def inspect(self, replica: Replica) -> Journal | None:
@@ -263,6 +271,21 @@ class FakeTarget:
                 fake_point.sweep(call, None)
             with call.step("journal"):
                 del self._host.manifests[call.place]
+
+    def discard(self, replica: Replica, at: datetime, *, dry_run: bool = False) -> None:
+        """Put a replica into the trash beside its place."""
+        with calling(self._session, "discard", replica) as call:
+            fake_trash.discard(call, at, dry_run=dry_run)
+
+    def restore(self, replica: Replica) -> None:
+        """Take a replica out of the trash."""
+        with calling(self._session, "restore", replica) as call:
+            fake_trash.restore(call)
+
+    def purge(self, replica: Replica) -> None:
+        """Remove a replica from the trash for good."""
+        with calling(self._session, "purge", replica) as call:
+            fake_trash.purge(call)
 
     def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
         """Let the standby stand on a point."""

@@ -9,7 +9,7 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.base import HostAccess, Replica
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_journal import Manifest
-from bootpoint_worker.targets.fake_machine import place_of
+from bootpoint_worker.targets.fake_machine import TRASH, place_of
 
 
 class Session:
@@ -78,11 +78,14 @@ class Call:
             self._check()
             name = self.replica.vm_name
             for place, manifest in self.host.manifests.items():
+                if place[1].endswith(TRASH):
+                    continue
                 ours = manifest.replica.replica_id == self.replica.replica_id
                 if not ours and manifest.replica.vm_name == name:
                     raise self.taken(name, f"replica {manifest.replica.replica_id}")
                 if ours and place == self.place:
-                    return None if manifest.removing else manifest
+                    # Half-way into the trash it is gone for all but who puts it there.
+                    return None if manifest.removing or manifest.discarded_at is not None else manifest
             vm = self.host.vms.get(name)
             if vm is not None and vm.replica_id != self.replica.replica_id:
                 raise self.taken(name, f"VM {vm.uuid}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from uuid import UUID
 
 from bootpoint_worker.targets.base import Journal, JournalPoint, Layer, Replica
@@ -61,6 +62,7 @@ class Manifest:
         runbook: Text of the runbook.
         profile: What `examine` found.
         removing: `remove` has begun: the replica is gone, its files may still be there.
+        discarded_at: When it was put into the trash.
         merging: The point that is being merged into its successor.
         merged: Which point every merged one went into.
     """
@@ -80,6 +82,7 @@ class Manifest:
     runbook: str = ""
     profile: Profile | None = None
     removing: bool = False
+    discarded_at: datetime | None = None
     merging: Merging | None = None
     merged: Mapping[UUID, UUID] = field(default_factory=dict)
 
@@ -142,6 +145,7 @@ class Manifest:
             consolidating=self.merging.point.point_id if self.merging is not None else None,
             profile=self.profile,
             standings=standings,
+            discarded_at=self.discarded_at,
         )
 
     def _drift(self, *, running: bool, written: bool) -> str | None:

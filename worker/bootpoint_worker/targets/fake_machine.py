@@ -22,10 +22,18 @@ from bootpoint_worker.targets.standing import Standing
 #: Where a replica's manifest lies: storage, folder, name of the VM.
 Place = tuple[str, str, str]
 
+#: The folder beside replicas in which deleted ones lie, each by its id.
+TRASH = "/.bootpoint-trash"
+
 
 def place_of(replica: Replica) -> Place:
     """Return where a replica's manifest lies."""
     return replica.storage, replica.folder, replica.vm_name
+
+
+def trash_of(replica: Replica) -> Place:
+    """Return where a replica's manifest lies once it was deleted."""
+    return replica.storage, replica.folder + TRASH, str(replica.replica_id)
 
 
 @dataclass(slots=True)

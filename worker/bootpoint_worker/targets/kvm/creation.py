@@ -178,16 +178,21 @@ def remove(host: Host, replica: Replica) -> None:
             host.step("remove:conversions")
             end_all(place)
             host.step("remove:files")
-            stems = sorted({file.split(".scratch-")[0].split(".branch-")[0] for file in _stems(manifest)})
-            place.change("remove", before, None, *stems, what=f"remove {posixpath.basename(place.directory)}")
+            place.change(
+                "remove", before, None, *stems(manifest), what=f"remove {posixpath.basename(place.directory)}"
+            )
 
     place.retried(again)
 
 
-def _stems(manifest: journal.Manifest) -> set[str]:
-    """Return the disk names of all files that the journal names."""
-    stems = {disk.disk_name for disk in manifest.replica.disks}
+def stems(manifest: journal.Manifest) -> list[str]:
+    """Return what the names of all files of a replica begin with: the disks' names, then and now."""
+    return sorted({file.split(".scratch-")[0].split(".branch-")[0] for file in _disk_names(manifest)})
+
+
+def _disk_names(manifest: journal.Manifest) -> set[str]:
+    names = {disk.disk_name for disk in manifest.replica.disks}
     layers = [disk.file for point in manifest.points for disk in point.disks]
     layers += [layer.file for layer in manifest.open.layers] if manifest.open else []
     layers += [disk.file for disk in manifest.consolidating.point.disks] if manifest.consolidating else []
-    return stems | {disk_name(file) for file in layers}
+    return names | {disk_name(file) for file in layers}

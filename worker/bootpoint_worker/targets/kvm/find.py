@@ -3,30 +3,62 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
+from bootpoint_common.errors import BootpointError, Code
 from bootpoint_worker.targets.base import FoundReplica, Replica
 from bootpoint_worker.targets.kvm import journal, script, standby
 from bootpoint_worker.targets.kvm.host import Host
-from bootpoint_worker.targets.kvm.place import Place
+from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.session import check
+
+#: The directory beside replicas in which deleted ones lie, each by its id.
+TRASH = ".bootpoint-trash"
 
 
 def find_replicas(host: Host) -> list[FoundReplica]:
     """Return all replicas in the host's storage pools, and those that the definitions of its VMs name."""
-    places = set(host.hypervisor.pools().values())
-    places |= {mark.directory for _, mark in host.hypervisor.machines() if mark and mark.directory}
-    result = host.session.run(script.script("find"), *sorted(places))
-    paths = check(host.session, result, "look for replicas").text.splitlines()
+    places = {mark.directory for _, mark in host.hypervisor.machines() if mark and mark.directory}
     found = []
-    for path in paths:
-        directory = posixpath.dirname(path)
-        snapshot = Place(session=host.session, directory=directory).read()
-        if snapshot is not None:
+    for directory, snapshot in _journals(host, places):
+        if snapshot.manifest.discarded_at is None:
             state, drift = standby.observe(host, snapshot)
             described = journal.describe(snapshot.manifest, standby=state, drift=drift)
             found.append(FoundReplica(directory, replica_from_journal(snapshot.manifest, directory), described))
     return found
+
+
+def find_discarded(host: Host, known: Sequence[Replica]) -> list[FoundReplica]:
+    """Return all replicas in the trash of the host's storage pools, and beside the places of known ones."""
+    found = []
+    for directory, snapshot in _journals(host, set(_beside(host, known))):
+        at, folder = posixpath.split(posixpath.dirname(directory))
+        if folder == TRASH and snapshot.manifest.discarded_at is not None:
+            replica = replace(snapshot.manifest.replica, storage=at, folder="")
+            described = journal.describe(snapshot.manifest, standby="off", drift=None)
+            found.append(FoundReplica(directory, replica, described))
+    return found
+
+
+def _beside(host: Host, known: Iterable[Replica]) -> Iterator[str]:
+    """Yield the directories in which replicas have their places; of one whose storage is gone the trash is, too."""
+    for replica in known:
+        try:
+            yield posixpath.dirname(host.place(replica).directory)
+        except BootpointError as problem:
+            if problem.code is not Code.STORAGE_UNKNOWN:
+                raise
+
+
+def _journals(host: Host, places: Iterable[str]) -> Iterator[tuple[str, Snapshot]]:
+    """Yield every directory with a journal in the host's storage pools and in other places."""
+    result = host.session.run(script.script("find"), *sorted({*places, *host.hypervisor.pools().values()}))
+    for path in check(host.session, result, "look for replicas").text.splitlines():
+        directory = posixpath.dirname(path)
+        snapshot = Place(session=host.session, directory=directory).read()
+        if snapshot is not None:
+            yield directory, snapshot
 
 
 def find_by_vm(host: Host, name: str) -> FoundReplica | None:

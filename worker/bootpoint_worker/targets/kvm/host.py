@@ -72,11 +72,17 @@ class Host:
 
         Raises:
             RefusedError: ``vm_name_taken``: the directory belongs to another replica.
+            RetryableError: ``busy``: it is on its way into the trash.
         """
         snapshot = place.read()
-        if snapshot is not None and snapshot.manifest.replica.replica_id != replica.replica_id:
-            owner = snapshot.manifest.replica
+        if snapshot is None:
+            return None
+        owner = snapshot.manifest.replica
+        if owner.replica_id != replica.replica_id:
             raise self.taken(replica, f"{place.directory} belongs to job {owner.job} (replica {owner.replica_id})")
+        if snapshot.manifest.discarded_at is not None:
+            text = f"{replica.vm_name} was deleted, and is on its way into the trash of host {self.name}"
+            raise error(Code.BUSY, text, job=replica.job, host=self.name)
         return snapshot
 
     def must_read(self, place: Place, replica: Replica) -> Snapshot:

@@ -10,6 +10,7 @@
         <disk>.scratch-<…>.qcow2             what VMs write into
         <disk>.branch-<…>.qcow2              scratch layers with content that were replaced
         run/                                 fences, and long operations
+    <storage>/<folder>/.bootpoint-trash/<replica id>/    all of it, once the replica was deleted
 
 A change is made by one script on the host that takes the lock, compares the manifest with the one that the
 change was worked out from, does its part, and replaces the manifest in one rename. So nobody holds the lock
@@ -173,6 +174,7 @@ class Manifest(msgspec.Struct, frozen=True):
         consolidating: The point that is being merged into its successor.
         merged: The last points that were.
         profile: What machine the points are of, and what starting it takes; None until it was looked at.
+        discarded_at: When it was put into the trash; from then on no verb but those of the trash touches it.
     """
 
     replica: base.Replica
@@ -187,6 +189,7 @@ class Manifest(msgspec.Struct, frozen=True):
     consolidating: Merging | None = None
     merged: tuple[Merged, ...] = ()
     profile: Profile | None = None
+    discarded_at: datetime | None = None
     schema: int = SCHEMA
 
     @property
@@ -309,4 +312,5 @@ def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Jou
         drift=drift,
         profile=manifest.profile,
         standings=standings(manifest),
+        discarded_at=manifest.discarded_at,
     )

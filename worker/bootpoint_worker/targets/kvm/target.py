@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from datetime import datetime
 from functools import partial
 from typing import NoReturn
 from uuid import UUID
@@ -36,6 +37,7 @@ from bootpoint_worker.targets.kvm import (
     running,
     script,
     standby,
+    trash,
 )
 from bootpoint_worker.targets.kvm.client import Client
 from bootpoint_worker.targets.kvm.domain import mark_of
@@ -196,6 +198,22 @@ class KvmTarget:
     def remove(self, replica: Replica) -> None:
         """See `Target.remove`."""
         creation.remove(self.host, replica)
+
+    def discard(self, replica: Replica, at: datetime, *, dry_run: bool = False) -> None:
+        """See `Target.discard`."""
+        trash.discard(self.host, replica, at, dry_run=dry_run)
+
+    def find_discarded(self, known: Sequence[Replica] = ()) -> list[FoundReplica]:
+        """See `Target.find_discarded`."""
+        return find.find_discarded(self.host, known)
+
+    def restore(self, replica: Replica) -> None:
+        """See `Target.restore`."""
+        trash.restore(self.host, replica)
+
+    def purge(self, replica: Replica) -> None:
+        """See `Target.purge`."""
+        trash.purge(self.host, replica)
 
     def revert(self, replica: Replica, point_id: UUID | None) -> VirtualMachine:
         """See `Target.revert`."""

@@ -102,6 +102,18 @@ backing() {
   [ "$at" -eq 0 ] || [ "$length" -gt 1023 ] || dd if="$1" bs=1 skip="$at" count="$length" 2>/dev/null
 }
 
+# ours STEM FILE: tell whether a file is a layer of that disk, by its name, and not somebody else's with a name like it. Sets
+# layer to what comes between.
+ours() {
+  layer=${2#"$1".} layer=${layer%.qcow2}
+  [ -e "$2" ] || return 1
+  case $layer in
+    scratch-* | branch-* | convert-*) return 0 ;;
+    *[!0-9a-f]*) return 1 ;;
+  esac
+  [ "${#layer}" -eq 32 ]
+}
+
 # move_overlays OLD NEW: whatever here stands on OLD, by whatever path, stands on NEW afterwards, which reads alike. The
 # names are equally long, so one sector of a header changes: a power cut leaves the one or the other.
 move_overlays() {

@@ -5,12 +5,13 @@ enter "$1" "$2"
 shift 2
 for stem; do
   for found in "$stem".*.qcow2; do
-    layer=${found#"$stem".} layer=${layer%.qcow2}
-    [ -e "$found" ] && end_servers "$layer"
+    ours "$stem" "$found" && end_servers "$layer"
   done
 done
 for stem; do
-  rm -f -- "$stem".*.qcow2
+  for found in "$stem".*.qcow2; do
+    ! ours "$stem" "$found" || rm -f -- "$found"
+  done
 done
 rm -f RUNBOOK.txt runbook-*.xml test-*.log* run/* run/.*.new .*.new
 sync .
@@ -20,4 +21,6 @@ cd ..
 rm -rf -- "$directory/run" "$directory/.lock" "$directory/.machine.lock"
 # What isn't ours stays, and then the directory too.
 rmdir "$directory" 2>/dev/null
+# Nor does an empty trash stay.
+case ${directory%/*} in */.bootpoint-trash) rmdir "${directory%/*}" 2>/dev/null ;; esac
 exit 0
