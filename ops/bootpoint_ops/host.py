@@ -10,13 +10,16 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from bootpoint_common.crypto import Vault
-from bootpoint_common.errors import Code, error
+from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.identity import new_id
+from bootpoint_common.job import read_json
 from bootpoint_common.store import event
 from bootpoint_common.store import host as hosts
 from bootpoint_common.store.database import Connection, rows, run
 from bootpoint_common.store.host import Host
+from bootpoint_ops.known import runs_by_itself
 from bootpoint_worker.context import PORTS
+from bootpoint_worker.preflight import require_login
 
 #: Names that fit file names, metrics and URLs alike.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -112,6 +115,7 @@ def change(
 
     Raises:
         NotFoundError: ``no_such_host``.
+        RefusedError: ``credentials_not_saved``: jobs that run by themselves would have none.
     """
     found = hosts.by_name(connection, name)
     allowed = ("address", "port", "username", "pool", "fingerprint", "max_open_points")
@@ -124,9 +128,30 @@ def change(
     if secrets is not None:
         saved = hosts.encrypt_credentials(vault, found.id, secrets) if secrets else None
         run(connection, "UPDATE host SET credentials = %s WHERE id = %s", saved, found.id)
+    if secrets is not None or "address" in columns:
+        _refuse_without_login(connection, hosts.get(connection, found.id))
     changed = [*columns, *settings, *(["credentials"] if secrets is not None else [])]
     event.record(connection, "host_changed", f"host {name}: {', '.join(changed)} changed", actor=actor, host=name)
     return hosts.get(connection, found.id)
+
+
+def _refuse_without_login(connection: Connection, host: Host) -> None:
+    """Refuse a change after which a schedule or an event would have no credentials."""
+    try:
+        require_login(host)
+    except BootpointError as problem:
+        found = rows(
+            connection,
+            "SELECT j.spec FROM job j JOIN replica y ON y.job_id = j.id WHERE y.host_id = %s AND y.state <> 'detached'"
+            " AND j.enabled ORDER BY j.name",
+            host.id,
+        )
+        names = [spec.name for spec in (read_json(row["spec"]) for row in found) if runs_by_itself(spec)]
+        if names:
+            problem.message = f"host {host.name} would have no saved credentials, and these jobs run by themselves on"
+            problem.message += f" it: {', '.join(names)}"
+            problem.hint = "disable them with `bootpoint job disable J`, or take their schedules and events out, first"
+            raise
 
 
 def remove(connection: Connection, name: str, *, actor: str) -> None:

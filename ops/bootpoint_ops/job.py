@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
-from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.errors import BootpointError, Code, error, together
 from bootpoint_common.identity import new_id
 from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
 from bootpoint_common.store import disk, event
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store.database import Connection, Row, one, rows, run
+from bootpoint_common.store.database import Connection, Row, one, one_row, rows, run
 from bootpoint_common.store.job import Job, ReplicaRow
-
-#: Most boot points of a replica, by kind of host (`Target.point_limit` of its driver).
-POINT_LIMITS = {"kvm": 22, "fake": 22}
+from bootpoint_ops import known
 
 #: Card model by kind of host, where it isn't virtio.
 _NIC_MODELS = {"esxi": "vmxnet3"}
@@ -35,6 +34,7 @@ class Applied:
         result: ``created``, ``changed`` or ``unchanged``.
         changes: Differences to the job as it was.
         spec: The job, with what hosts decide filled in.
+        warnings: What is allowed and most likely a slip.
     """
 
     job: str
@@ -43,6 +43,7 @@ class Applied:
     result: str
     changes: tuple[Change, ...]
     spec: Spec
+    warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Return an item of ``job apply``."""
@@ -63,30 +64,54 @@ class Applied:
             "revision": self.revision,
             "result": self.result,
             "changes": changes,
+            "warnings": list(self.warnings),
         }
 
 
-def plan(connection: Connection, spec: Spec) -> Applied:
+def plan(connection: Connection, spec: Spec, *, now: datetime | None = None) -> Applied:
     """Say what an apply would do.
 
+    Args:
+        connection: A transaction.
+        spec: The job.
+        now: The instant that schedules are over at, aware; None for this one.
+
     Raises:
-        BootpointError: Why it is refused: ``no_such_agent``, ``no_such_host``, ``needs_move``, ``source_ineligible``
-            or ``spec_invalid``.
+        BootpointError: Everything that speaks against it, the first of it by its code: ``no_such_agent``,
+            ``no_such_host``, ``disk_missing``, ``needs_move``, ``credentials_not_saved``, …
     """
-    spec = _complete(connection, spec)
-    row = one(connection, "SELECT * FROM job WHERE name = %s", spec.name)
+    row = one(connection, "SELECT id, revision, spec FROM job WHERE name = %s", spec.name)
+    before = None if row is None else read_json(row["spec"])
+    problems = known.problems(connection, spec, before)
+    spec = _complete_targets(connection, spec)
+    changes = () if before is None else tuple(difference(_complete_targets(connection, before), spec))
+    problems += [_refused(spec, change) for change in changes if change.when is When.REFUSED]
+    if problems:
+        raise together(problems)
+    warnings = tuple(known.warnings(spec, now or datetime.now(UTC)))
     if row is None:
-        return Applied(job=spec.name, number=None, revision=1, result="created", changes=(), spec=spec)
-    changes = tuple(difference(_complete_targets(connection, read_json(row["spec"])), spec))
-    for change in changes:
-        if change.when is When.REFUSED:
-            raise _refused(spec, change)
-    result, revision = ("changed", row["revision"] + 1) if changes else ("unchanged", row["revision"])
-    return Applied(job=spec.name, number=row["id"], revision=revision, result=result, changes=changes, spec=spec)
+        return Applied(
+            job=spec.name, number=None, revision=1, result="created", changes=(), spec=spec, warnings=warnings
+        )
+    return Applied(
+        job=spec.name,
+        number=row["id"],
+        revision=row["revision"] + bool(changes),
+        result="changed" if changes else "unchanged",
+        changes=changes,
+        spec=spec,
+        warnings=warnings,
+    )
 
 
-def apply(connection: Connection, spec: Spec, *, actor: str) -> Applied:
+def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = None) -> Applied:
     """Make a job, or bring it to a new revision; nothing is started.
+
+    Args:
+        connection: A transaction.
+        spec: The job.
+        actor: Who.
+        kind: What the history calls it; None for ``job_created`` or ``job_changed``.
 
     Raises:
         BootpointError: As `plan` does.
@@ -95,15 +120,32 @@ def apply(connection: Connection, spec: Spec, *, actor: str) -> Applied:
     applied = plan(connection, spec)
     if applied.result == "unchanged":
         return applied
+    applied = _write(connection, applied, actor)
+    _set_replicas(connection, applied)
+    event.record(
+        connection,
+        kind or f"job_{applied.result}",
+        f"job {spec.name} {(kind or applied.result).removeprefix('job_')}, revision {applied.revision}",
+        actor=actor,
+        job=spec.name,
+        agent=spec.source.agent,
+        details={"changes": applied.as_json()["changes"]},
+    )
+    _review(connection, applied.number, actor)
+    return applied
+
+
+def _write(connection: Connection, applied: Applied, actor: str) -> Applied:
+    """Write a job's row and its revision; returns it with its number."""
     spec, written = applied.spec, Jsonb(as_json(applied.spec))
     if applied.number is None:
-        agent = one(connection, "SELECT id FROM agent WHERE name = %s", spec.source.agent)
-        made = one(
+        made = one_row(
             connection,
-            "INSERT INTO job (name, revision, enabled, agent_id, spec) VALUES (%s, 1, %s, %s, %s) RETURNING id",
-            *(spec.name, spec.enabled, None if agent is None else agent["id"], written),
+            "INSERT INTO job (name, revision, enabled, agent_id, spec)"
+            " SELECT %s, 1, %s, id, %s FROM agent WHERE name = %s RETURNING id",
+            *(spec.name, spec.enabled, written, spec.source.agent),
         )
-        applied = dataclasses.replace(applied, number=None if made is None else made["id"])
+        applied = dataclasses.replace(applied, number=made["id"])
     else:
         run(
             connection,
@@ -115,13 +157,6 @@ def apply(connection: Connection, spec: Spec, *, actor: str) -> Applied:
         "INSERT INTO job_revision (job_id, revision, spec, actor) VALUES (%s, %s, %s, %s)",
         *(applied.number, applied.revision, written, actor),
     )
-    _set_replicas(connection, applied)
-    text = f"job {spec.name} {applied.result}, revision {applied.revision}"
-    details = {"changes": applied.as_json()["changes"]}
-    event.record(
-        connection, f"job_{applied.result}", text, actor=actor, job=spec.name, agent=spec.source.agent, details=details
-    )
-    _review(connection, applied.number, actor)
     return applied
 
 
@@ -144,50 +179,6 @@ def _refused(spec: Spec, change: Change) -> BootpointError:
         value=str(change.new),
         hint="make another job for it",
     )
-
-
-def _complete(connection: Connection, spec: Spec) -> Spec:
-    """Check what a job names against what there is, and fill in what its hosts decide."""
-    if spec.source.agent is None:
-        key = "source.vm" if spec.source.vm is not None else "source.image"
-        raise error(
-            Code.SOURCE_INELIGIBLE,
-            f"{key} is not served yet",
-            job=spec.name,
-            key=key,
-            hint="run an agent on the machine: source.agent",
-        )
-    if one(connection, "SELECT 1 FROM agent WHERE name = %s", spec.source.agent) is None:
-        raise error(
-            Code.NO_SUCH_AGENT,
-            f"there is no agent {spec.source.agent}",
-            job=spec.name,
-            key="source.agent",
-            value=spec.source.agent,
-            hint=f"`bootpoint agent enroll {spec.source.agent}` makes it; `bootpoint agent list` lists them",
-        )
-    spec = _complete_targets(connection, spec)
-    kinds = {row["name"]: row["kind"] for row in rows(connection, "SELECT name, kind FROM host")}
-    for number, target in enumerate(spec.targets):
-        if target.host not in kinds:
-            raise error(
-                Code.NO_SUCH_HOST,
-                f"there is no host {target.host}",
-                job=spec.name,
-                key=f"target[{number}].host",
-                value=target.host,
-            )
-        limit = POINT_LIMITS.get(kinds[target.host])
-        if limit is not None and target.points > limit:
-            raise error(
-                Code.SPEC_INVALID,
-                f"a host of kind {kinds[target.host]} keeps at most {limit} points",
-                job=spec.name,
-                key=f"target[{number}].points",
-                value=target.points,
-                hint=f"write {limit} or less",
-            )
-    return spec
 
 
 def _complete_targets(connection: Connection, spec: Spec) -> Spec:
@@ -223,11 +214,12 @@ def switch(connection: Connection, name: str, *, enabled: bool, actor: str) -> J
 
     Raises:
         NotFoundError: ``no_such_job``.
+        RefusedError: ``credentials_not_saved``: it would run by itself on a host that nobody can log in to.
     """
     found = jobs.by_name(connection, name)
     if found.enabled != enabled:
         spec = dataclasses.replace(read_json(found.spec), enabled=enabled)
-        apply(connection, spec, actor=actor)
+        apply(connection, spec, actor=actor, kind=f"job_{'enabled' if enabled else 'disabled'}")
     return jobs.by_name(connection, found.name)
 
 

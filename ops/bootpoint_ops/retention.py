@@ -11,7 +11,7 @@ from bootpoint_common.job import read_json
 from bootpoint_common.store import event, kept
 from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.job import Job, ReplicaRow
-from bootpoint_ops.job import POINT_LIMITS
+from bootpoint_ops.known import POINT_LIMITS
 from bootpoint_worker import consolidation, preflight, retention
 
 #: Most points on a host of which nobody knows how many it can keep: as many as the kind with the fewest.

@@ -9,7 +9,10 @@ import pytest
 
 from bootpoint_common.units import GRAIN
 from tests.model.world import World
+from tests.service.commandline import call, env, site
 from tests.service.fleet import Fleet, fleet
+
+__all__ = ["call", "env", "site"]
 
 
 @pytest.fixture

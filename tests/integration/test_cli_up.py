@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
+from bootpoint_ops.embedded import running_url
 from tests.service.component import need
 from tests.service.process import wait_for
 
@@ -208,6 +210,10 @@ def test_what_the_preflight_finds_costs_the_source_nothing(job: Up) -> None:
     dry = job.call("job", "apply", str(file), "--dry-run", "-o", "json")
     found = json.loads(dry.stderr)
     assert (dry.returncode, found["code"], found["key"]) == (1, "network_unknown", "target[0].nic[0].network")
+    assert job.call("job", "apply", str(file)).returncode == 1
+    # What the host had when it was asked last, it need not have any more.
+    with psycopg.connect(running_url(job.state) or "") as connection:
+        connection.execute("UPDATE host SET info = NULL")
     job.json("job", "apply", str(file))
     failed = job.call("job", "run", "two", "--wait", "-o", "json")
     assert failed.stdout, failed.stderr

@@ -95,7 +95,7 @@ def selected(spec: Spec, inventory: Mapping[str, Any] | None, *, fresh: bool = F
             value="all",
         )
     found: dict[str, SourceDisk] = {}
-    for item in sorted(eligible, key=lambda item: (not _boots(item), item["path"])):
+    for item in sorted(eligible, key=lambda item: (not boots(item), item["path"])):
         slot = slot_of(item["id"])
         if slot in found:  # two files of one name in different folders
             slot = f"{slot[: _SLOT_LENGTH - 4]}-{len(found) + 1}"
@@ -146,7 +146,7 @@ def _source_disk(slot: str, item: Mapping[str, Any]) -> SourceDisk:
     return SourceDisk(slot, item["id"], item["size_bytes"], item.get("used_bytes"), sector or None)
 
 
-def _boots(item: Mapping[str, Any]) -> bool:
+def boots(item: Mapping[str, Any]) -> bool:
     """Say whether the running system's root or boot file system lies on a disk."""
     mounts: set[str | None] = set()
     for partition in item.get("partitions", ()):

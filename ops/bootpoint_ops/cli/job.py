@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import click
-from rich.console import Console
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_common.job import Disk, Firmware, Source, Spec, Target, Vm, as_json, read_toml, write_toml
-from bootpoint_common.job.spec import Consistency
 from bootpoint_common.store import job as rows
 from bootpoint_common.store import run as runs
-from bootpoint_common.units import format_duration, format_size
+from bootpoint_common.units import format_duration
 from bootpoint_ops import job as jobs
 from bootpoint_ops import read, trial
-from bootpoint_ops.cli.disk import fresh_disks, refresh
+from bootpoint_ops.cli.disk import refresh
 from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import Session, confirm, emit, fields, output_option, say, session, table, waiting
 from bootpoint_ops.cli.watch import watch_run
@@ -29,136 +23,6 @@ from bootpoint_ops.question import ask_worker
 @click.group()
 def job() -> None:
     """Jobs: what is protected, where to, and when."""
-
-
-# --- files
-
-
-@job.command()
-@click.argument("agent")
-@click.option("--host", required=True, help="Where the standby VM is to be kept.")
-@timeout_option
-@output_option
-def init(agent: str, host: str, timeout: float) -> None:
-    """Write a job file for a machine to stdout, made of its disks."""
-    here = session()
-    with here.env.database.transaction() as connection:
-        read.host(connection, host)
-    found = fresh_disks(here, agent, timeout)
-    disks = [item for item in found["items"] if item["eligible"]]
-    if not disks:
-        raise error(
-            Code.SOURCE_INELIGIBLE, f"agent {agent} has no disk that can be protected", key="agent", value=agent
-        )
-    name = re.sub(r"[^a-z0-9-]+", "-", agent.lower()).strip("-")[:63]
-    slots = tuple(
-        Disk(slot="system" if number == 0 else f"disk{number + 1}", id=item["id"]) for number, item in enumerate(disks)
-    )
-    machine = found["machine"]
-    vm = Vm(
-        name=f"{name}-standby",
-        cpus=machine["cpus"],
-        memory_bytes=machine["memory_bytes"],
-        firmware=Firmware(machine["firmware"]),
-    )
-    # A machine in use reaches crash only where nothing can make a snapshot; that is for its owner to accept.
-    source = Source(agent=agent, disks=slots, consistency=Consistency.FS)
-    spec = Spec(name=name, source=source, targets=(Target(host=host, vm=vm),))
-    emit(as_json(spec), lambda _out: click.echo(write_toml(spec), nl=False))
-
-
-def _specs(paths: tuple[Path, ...]) -> Iterator[Spec]:
-    for path in paths:
-        files = sorted(path.glob("*.toml")) if path.is_dir() else [path]
-        if not files:
-            raise error(Code.SPEC_INVALID, f"{path} holds no *.toml file", key="FILE", value=str(path))
-        for file in files:
-            yield read_toml(file.read_text(), str(file))
-
-
-@job.command()
-@click.argument("paths", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path), metavar="FILE|DIR...")
-@click.option("--dry-run", is_flag=True, help="Print the differences and the preflight; change nothing.")
-@click.option("--run", "run_now", is_flag=True, help="Start a run of each job.")
-@timeout_option
-@output_option
-def apply(paths: tuple[Path, ...], timeout: float, *, dry_run: bool, run_now: bool) -> None:
-    """Put job files into effect; nothing is started unless --run is said."""
-    here, specs = session(), list(_specs(paths))
-    for agent in dict.fromkeys(spec.source.agent for spec in specs):
-        _refresh_known(here, agent, timeout)
-    if dry_run:
-        _dry_run(here, specs, timeout)
-        return
-    items = []
-    # All files or none: a folder of jobs is one change.
-    with here.env.database.transaction() as connection:
-        applied = [jobs.apply(connection, spec, actor=here.env.actor) for spec in specs]
-        for each in applied:
-            started = None
-            if run_now and each.number is not None:
-                started = runs.create(connection, each.number, trigger="manual", requested_by=here.env.actor).id
-            items.append({**each.as_json(), "run": started})
-    emit({"items": items}, lambda out: _show_applied(out, items))
-
-
-def _refresh_known(here: Session, agent: str | None, timeout: float) -> None:
-    try:
-        refresh(here, agent, timeout)
-    except BootpointError as problem:
-        if problem.code is not Code.NO_SUCH_AGENT:  # the apply says it with the key of the file
-            raise
-
-
-def _show_applied(out: Console, items: list[dict[str, Any]], *, planned: bool = False) -> None:
-    for item in items:
-        would = "would be " if planned and item["result"] != "unchanged" else ""
-        out.print(f"job {item['job']} {would}{item['result']}, revision {item['revision']}", markup=False)
-        for change in item["changes"]:
-            out.print(
-                f"  {change['key']}: {change['old']} -> {change['new']} ({change['when'].replace('_', ' ')})",
-                markup=False,
-            )
-        if item.get("run"):
-            out.print(f"  run {item['run']} requested: `bootpoint run watch {item['run']}`", markup=False)
-        for target in item.get("preflight", ()):
-            out.print(f"  {_preflight_line(target)}", markup=False)
-
-
-def _preflight_line(target: dict[str, Any]) -> str:
-    if target["error"] is not None:
-        return f"{target['host']}: {target['error']['message']} ({target['error']['code']})"
-    plan, vm = target["plan"], target["plan"]["vm"]
-    networks = ", ".join(filter(None, vm["networks"])) or "none"
-    return (
-        f"{target['host']}: {plan['kind']} of about {format_size(plan['changed_bytes'])}; VM {vm['name']},"
-        f" {vm['cpus']} CPUs, {format_size(vm['memory_bytes'])}, {vm['firmware']}, networks {networks}"
-    )
-
-
-def _dry_run(here: Session, specs: list[Spec], timeout: float) -> None:
-    items, first = [], None
-    for spec in specs:
-        with here.env.database.transaction() as connection:
-            planned = jobs.plan(connection, spec)
-            known = (
-                {row.host: str(row.id) for row in rows.replicas(connection, planned.number)} if planned.number else {}
-            )
-        checks = []
-        for target in planned.spec.targets:
-            arguments = {"spec": as_json(planned.spec), "host": target.host, "replica": known.get(target.host)}
-            plan, problem = None, None
-            try:
-                with waiting(f"checking {target.host}"):
-                    plan = ask_worker(here.env, target.pool or "", "preflight", arguments, timeout=timeout)
-            except BootpointError as exc:
-                problem = exc
-                first = first or exc
-            checks.append({"host": target.host, "plan": plan, "error": None if problem is None else problem.as_json()})
-        items.append({**planned.as_json(), "preflight": checks})
-    emit({"items": items}, lambda out: _show_applied(out, items, planned=True))
-    if first is not None:
-        raise first
 
 
 # --- what there is
@@ -252,7 +116,7 @@ def _next_attempt(connection: Any, found: rows.Job) -> int:
     return int(last["attempt"]) + 1
 
 
-# --- switching and deleting
+# --- switching
 
 
 def _switch(name: str, *, enabled: bool) -> None:

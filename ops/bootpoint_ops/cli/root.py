@@ -17,6 +17,7 @@ from bootpoint_ops.cli import (
     disk,
     export,
     job,
+    jobfile,
     mount,
     notify,
     pin,
@@ -87,8 +88,8 @@ def main() -> None:
     """Keep inactive, bootable copies of machines on hypervisor hosts, and prove them."""
 
 
-job.job.add_command(plan.plan)
-job.job.add_command(notify.notify)
+for _verb in (jobfile.init, jobfile.apply, plan.plan, notify.notify):
+    job.job.add_command(_verb)
 point.point.add_command(pin.pin)
 point.point.add_command(pin.unpin)
 
