@@ -159,17 +159,23 @@ def remove(connection: Connection, name: str, *, actor: str) -> None:
 
     Raises:
         NotFoundError: ``no_such_host``.
-        RefusedError: ``point_in_use``: it keeps replicas.
+        RefusedError: ``point_in_use``: it keeps replicas, in the trash or elsewhere.
     """
     found = hosts.by_name(connection, name)
-    kept = rows(connection, "SELECT DISTINCT job_name FROM replica WHERE host_id = %s ORDER BY 1", found.id)
+    kept = rows(
+        connection,
+        "SELECT job_name AS name FROM replica WHERE host_id = %s"
+        " UNION SELECT job_name || ' (trash)' FROM trash WHERE host_id = %s ORDER BY 1",
+        *(found.id, found.id),
+    )
     if kept:
-        names = ", ".join(row["job_name"] for row in kept)
+        names = ", ".join(row["name"] for row in kept)
         raise error(
             Code.POINT_IN_USE,
             f"host {name} keeps replicas of: {names}",
             host=name,
-            hint="delete their jobs with `bootpoint job delete J --delete-replica` first",
+            hint="delete their jobs with `bootpoint job delete J --delete-replica` and wait until the trash is empty;"
+            f" or `bootpoint replica forget J {name}`, which leaves there what is there",
         )
     run(connection, "DELETE FROM host WHERE id = %s", found.id)
     event.record(connection, "host_removed", f"host {name} removed", actor=actor, host=name)

@@ -6,7 +6,6 @@ import dataclasses
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -16,7 +15,7 @@ from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, diff
 from bootpoint_common.store import disk, event
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, one_row, rows, run
-from bootpoint_common.store.job import Job, ReplicaRow
+from bootpoint_common.store.job import Job
 from bootpoint_ops import known
 
 #: Card model by kind of host, where it isn't virtio.
@@ -221,47 +220,6 @@ def switch(connection: Connection, name: str, *, enabled: bool, actor: str) -> J
         spec = dataclasses.replace(read_json(found.spec), enabled=enabled)
         apply(connection, spec, actor=actor, kind=f"job_{'enabled' if enabled else 'disabled'}")
     return jobs.by_name(connection, found.name)
-
-
-def assert_idle(connection: Connection, found: Job) -> None:
-    """Refuse what can't be done while a run of the job is under way.
-
-    Raises:
-        RefusedError: ``already_running``.
-    """
-    busy = one(connection, "SELECT id FROM run WHERE job_id = %s AND state IN ('waiting', 'running')", found.id)
-    if busy is not None:
-        text = f"job {found.name} has run {busy['id']} under way"
-        raise error(Code.ALREADY_RUNNING, text, job=found.name, key="run", value=busy["id"])
-
-
-def delete(connection: Connection, name: str, *, actor: str) -> list[ReplicaRow]:
-    """Delete a job; its replicas stay on their hosts, and their rows without a job.
-
-    Returns:
-        The replicas.
-
-    Raises:
-        NotFoundError: ``no_such_job``.
-        RefusedError: ``already_running``.
-    """
-    found = jobs.by_name(connection, name)
-    one(connection, "SELECT 1 FROM job WHERE id = %s FOR UPDATE", found.id)
-    assert_idle(connection, found)
-    replicas = jobs.replicas(connection, found.id)
-    for replica in replicas:
-        if replica.definition is None:  # nothing was ever made on the host
-            forget(connection, replica.id)
-    run(connection, "DELETE FROM job WHERE id = %s", found.id)
-    event.record(connection, "job_deleted", f"job {found.name} deleted", actor=actor, job=found.name)
-    disk.review(connection, found.agent_id, actor=actor)
-    return [replica for replica in replicas if replica.definition is not None]
-
-
-def forget(connection: Connection, replica_id: UUID) -> None:
-    """Delete a replica's rows, its points among them; what is on the host isn't touched."""
-    run(connection, "UPDATE replica SET head = NULL WHERE id = %s", replica_id)
-    run(connection, "DELETE FROM replica WHERE id = %s", replica_id)
 
 
 def revision(connection: Connection, found: Job) -> Row | None:

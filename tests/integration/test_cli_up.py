@@ -189,10 +189,35 @@ def test_the_way_of_a_first_user(job: Up) -> None:
     # Before it: the disks of the test's machine, which no job protects.
     assert up.call("status").stdout.endswith("1 job, all ok\n")
 
-    deleted = up.json("job", "delete", "one", "--delete-replica", "--yes")
-    assert (deleted["removed"], deleted["left"]) == (["fk"], [])
+    used = up.call("job", "delete", "one", "--delete-replica", "--yes", "-o", "json")
+    assert (used.returncode, json.loads(used.stderr)["code"]) == (4, "point_in_use")
+    up.json("vm", "stop", "fk", "one-standby", "--test", "t1", "--yes")
+    assert delete_with_replica(up)["left"] == []
     assert up.json("vm", "list", "fk") == {"items": []}
+    (item,) = up.json("replica", "list")["items"]
+    assert (item["job"], item["state"], item["points"], item["purge_at"] is None) == ("one", "trash", 2, False)
+
+    # It comes back: the job's file, and what the host has.
+    up.json("job", "apply", str(up.folder / "one.toml"))
+    (taken,) = up.json("host", "rescan", "fk", "--adopt")["items"]
+    assert (taken["state"], len(taken["adopted"]["points"]), taken["adopted"]["error"]) == ("trash", 2, None)
+    back = up.json("point", "list", "one")["items"]
+    assert [(each["name"], each["read_digest"]) for each in back] == [(p["name"], p["read_digest"]) for p in points]
+    change(up, 3 * MIB)
+    assert up.json("job", "run", "one", "--wait")["plan"]["kind"] == "increment"
+
+    delete_with_replica(up)
+    refused = up.call("host", "remove", "fk")
+    assert (refused.returncode, "one (trash)" in refused.stderr) == (4, True)
+    assert up.call("replica", "forget", "one", "fk", "--yes").returncode == 0
+    assert up.json("replica", "list") == {"items": []}
     assert up.call("host", "remove", "fk").returncode == 0
+
+
+def delete_with_replica(up: Up) -> dict[str, Any]:
+    deleted = up.json("job", "delete", "one", "--delete-replica", "--yes")
+    assert [(each["host"], each["state"], each["problem"]) for each in deleted["trash"]] == [("fk", "resting", None)]
+    return deleted
 
 
 def test_a_run_that_fails_exits_with_1_and_says_why_on_stderr(job: Up) -> None:

@@ -272,3 +272,12 @@ def test_every_change_of_a_job_has_its_event_with_who_made_it(site: Call, tmp_pa
         ("job_deleted", "erp"),
     ]
     assert all("@" in actor for *_, actor in events)
+
+
+def test_force_cancels_the_run_and_deletes_the_job(site: Call, tmp_path: Path) -> None:
+    site("job", "apply", job_file(tmp_path), "--run")
+    assert error_of(site("job", "delete", "erp", "--yes", "-o", "json"))["code"] == "already_running"
+    assert answer_of(site("job", "delete", "erp", "--yes", "--force", "-o", "json")) == {
+        "job": "erp", "trash": [], "left": [],
+    }  # fmt: skip
+    assert answer_of(site("run", "show", "1", "-o", "json"))["state"] == "cancelled"

@@ -28,6 +28,7 @@ from .examine import examine
 from .opening import open_point
 from .replicate import replicate
 from .request import answer_request
+from .trash import trash
 from .trial import trial
 from .verify import verify
 
@@ -54,6 +55,7 @@ ACTORS: dict[str, Callable[[Context, UUID], None]] = {
     "examine": examine,
     "trial": trial,
     "adopt": adopt,
+    "trash": trash,
     "request": answer_request,
 }
 

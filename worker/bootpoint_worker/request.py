@@ -16,12 +16,12 @@ from bootpoint_common.store.database import one
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.request import Request
-from bootpoint_worker import rescan, vm
+from bootpoint_worker import rescan, trash, vm
 from bootpoint_worker.asking import host_of, session
 from bootpoint_worker.context import Context
 from bootpoint_worker.hostinfo import info_as_json, unsupported
 from bootpoint_worker.preflight import check
-from bootpoint_worker.replica import replica_of
+from bootpoint_worker.replica import from_json
 
 
 def answer(context: Context, request: Request) -> dict[str, Any]:
@@ -122,26 +122,28 @@ def _unborn(replica_id: UUID, job: str, host: Host) -> ReplicaRow:
 def _host_rescan(context: Context, request: Request) -> dict[str, Any]:
     """Compare what a host has of replicas with what the database has; with ``adopt``, begin to take over the rest."""
     host, actor = host_of(context, request), str(request.arguments.get("actor", "worker"))
+    adopting = bool(request.arguments.get("adopt"))
     with session(context, request, host) as target:
         items = rescan.compare(context.database, target, host)
+        if adopting:
+            for item in items:
+                trash.take_back(context, target, item, actor=actor)
     with context.database.transaction() as connection:
         rescan.mark(connection, host, items, actor=actor)
-        adopting = bool(request.arguments.get("adopt"))
         begun = {i.replica_id: rescan.begin(connection, host, i, actor=actor) for i in items} if adopting else {}
     return {"host": host.name, "items": [item.as_json(begun.get(item.replica_id)) for item in items]}
 
 
-def _delete_replica(context: Context, request: Request) -> dict[str, Any]:
-    """Remove a replica with all its points from its host; its row is the asker's to delete."""
+def _may_be_deleted(context: Context, request: Request) -> dict[str, Any]:
+    """Ask a replica's host whether anything speaks against its deletion; nothing is changed."""
     with context.database.transaction() as connection:
         row = jobs.replica(connection, UUID(request.arguments["replica"]))
         if row is None or row.definition is None:
-            return {"removed": False}
+            return {"on_host": False}
         host = hosts.get(connection, row.host_id)
-        replica = replica_of(connection, row.id)
     with session(context, request, host) as target:
-        target.remove(replica)
-    return {"removed": True}
+        target.discard(from_json(row.definition), datetime.now(UTC), dry_run=True)
+    return {"on_host": True}
 
 
 _ANSWERS: dict[str, Callable[[Context, Request], dict[str, Any]]] = {
@@ -150,6 +152,6 @@ _ANSWERS: dict[str, Callable[[Context, Request], dict[str, Any]]] = {
     "host_fingerprint": _host_fingerprint,
     "host_rescan": _host_rescan,
     "preflight": _preflight,
-    "delete_replica": _delete_replica,
+    "may_be_deleted": _may_be_deleted,
     **vm.ANSWERS,
 }

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_common.store import adoption, event
+from bootpoint_common.store import adoption, event, trash
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Database, Row, one, rows, run
 from bootpoint_common.store.host import Host
@@ -20,6 +21,9 @@ from bootpoint_common.store.job import ReplicaRow
 
 from .replica import as_json, from_json
 from .targets.base import FoundReplica, Journal, JournalPoint, Target
+
+#: Sorts before every instant.
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 @dataclass(slots=True)
@@ -90,7 +94,7 @@ class Compared:
             "replica": str(self.replica_id),
             "job": self.job,
             "vm": self.vm,
-            "state": "unknown" if self.row is None else self.row.state,
+            "state": self._state(),
             "on_host": self.journal is not None,
             "points": [{"name": name, "where": where} for name, where in sorted(names)],
             "points_both": len(here & there),
@@ -100,11 +104,23 @@ class Compared:
             "adoption": None if begun is None else str(begun),
         }
 
+    @property
+    def in_trash(self) -> bool:
+        """Whether it lies in the host's trash."""
+        return self.journal is not None and self.journal.discarded_at is not None
+
+    def _state(self) -> str:
+        if self.row is not None:
+            return self.row.state
+        return "trash" if self.in_trash else "unknown"
+
     def _would(self) -> str | None:
         """Say what an adoption would do."""
         if not self.differs:
             return None
         parts = []
+        if self.in_trash:
+            parts.append("comes back from the trash")
         if self.takes_over is not None:
             parts.append(f"becomes the replica of job {self.job}")
         if self.missing_here:
@@ -129,15 +145,33 @@ def compare(database: Database, target: Target, host: Host) -> list[Compared]:
     with database.transaction() as connection:
         keys = rows(connection, "SELECT id FROM replica WHERE host_id = %s ORDER BY job_name, id", host.id)
         known = [row for key in keys if (row := jobs.replica(connection, key["id"])) is not None]
+        deleted = [from_json(each.definition) for each in trash.listed(connection) if each.host_id == host.id]
     # After the rows: a head that is committed while the host is read would be missed there.
     found = {replica.journal.replica_id: replica for replica in target.find_replicas()}
+    discarded = target.find_discarded(deleted)
     items = [_known(target, row, found.pop(row.id, None)) for row in known if row.definition is not None]
     with database.transaction() as connection:
         for item in items:
             _add_points(connection, item)
             if item.differs:
                 item.why_not = item.why_not or _why_not(item)
-        return [*items, *(_unknown(connection, host, there) for there in found.values())]
+        items += [_unknown(connection, host, there) for there in found.values()]
+        return [*items, *_deleted(connection, host, discarded, items)]
+
+
+def _deleted(
+    connection: Connection, host: Host, discarded: Sequence[FoundReplica], others: Sequence[Compared]
+) -> list[Compared]:
+    """Describe the replicas in the trash that would come back: whose jobs were made again, and have no points yet."""
+    taken = {item.takes_over.id for item in others if item.takes_over is not None}
+    found = []
+    # Of several the one that was deleted last.
+    for there in sorted(discarded, key=lambda each: each.journal.discarded_at or _NEVER, reverse=True):
+        item = _unknown(connection, host, there)
+        if item.takes_over is not None and item.takes_over.id not in taken and item.on_host:
+            taken.add(item.takes_over.id)
+            found.append(item)
+    return found
 
 
 def _known(target: Target, row: ReplicaRow, there: FoundReplica | None) -> Compared:

@@ -1,4 +1,4 @@
-"""Claims: who works on a replica, on a disk of an open point, or on a test VM.
+"""Claims: who works on a replica, on a disk of an open point, on a test VM, or on a deleted replica.
 
 State says what is to be done; a claim says who does it. A claim is a number that only grows; every later write
 carries it, and a write that finds a greater number ends the work. So a writer that was frozen for a minute can wake up
@@ -29,7 +29,7 @@ RENEW_SECONDS = 2.0
 #: Seconds without progress after which a claim is no longer renewed: a worker that hangs lets go.
 PROGRESS_SECONDS = 300.0
 
-Table = Literal["replica", "boot_point_disk", "test_vm"]
+Table = Literal["replica", "boot_point_disk", "test_vm", "trash"]
 
 
 def take(connection: Connection, table: Table, key: UUID, *, seconds: float = CLAIM_SECONDS) -> int | None:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from bootpoint_common.errors import Code, error
 
-from .database import Connection, Row, one, rows
+from .database import Connection, Row, one, rows, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +76,9 @@ def replica(connection: Connection, replica_id: UUID) -> ReplicaRow | None:
 def replicas(connection: Connection, job_id: int) -> list[ReplicaRow]:
     """Read a job's replicas, detached ones included, in the order they were made."""
     return [_replica(row) for row in rows(connection, _REPLICA + "WHERE y.job_id = %s ORDER BY y.id", job_id)]
+
+
+def forget(connection: Connection, replica_id: UUID) -> None:
+    """Delete a replica's rows, its points among them; what is on the host isn't touched."""
+    run(connection, "UPDATE replica SET head = NULL WHERE id = %s", replica_id)
+    run(connection, "DELETE FROM replica WHERE id = %s", replica_id)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from typing import Any
-from uuid import UUID
 
 import click
 
-from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.errors import Code, error
 from bootpoint_common.store import job as rows
 from bootpoint_common.store import run as runs
 from bootpoint_common.units import format_duration
@@ -15,9 +14,8 @@ from bootpoint_ops import job as jobs
 from bootpoint_ops import read, trial
 from bootpoint_ops.cli.disk import refresh
 from bootpoint_ops.cli.host import timeout_option
-from bootpoint_ops.cli.output import Session, confirm, emit, fields, output_option, say, session, table, waiting
+from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
 from bootpoint_ops.cli.watch import watch_run
-from bootpoint_ops.question import ask_worker
 
 
 @click.group()
@@ -141,57 +139,3 @@ def enable(name: str) -> None:
 def disable(name: str) -> None:
     """Keep a job from running by itself; `job run` still works."""
     _switch(name, enabled=False)
-
-
-@job.command()
-@click.argument("name", metavar="J")
-@click.option("--delete-replica", is_flag=True, help="Remove the standby VMs and all boot points from the hosts too.")
-@click.option("--force", is_flag=True, help="Forget replicas on hosts that don't answer; what is there stays there.")
-@click.option("--yes", is_flag=True, help="Don't ask.")
-@timeout_option
-@output_option
-def delete(name: str, timeout: float, *, delete_replica: bool, force: bool, yes: bool) -> None:
-    """Delete a job; its replicas stay on their hosts unless --delete-replica is said."""
-    here = session()
-    with here.env.database.transaction() as connection:
-        found = rows.by_name(connection, name)
-        jobs.assert_idle(connection, found)
-        replicas = rows.replicas(connection, found.id)
-    what = (
-        "the standby VMs and all boot points of it are removed too"
-        if delete_replica
-        else "its replicas stay on their hosts"
-    )
-    confirm(found.name, f"job {found.name} is deleted; {what}", yes=yes)
-    removed: list[str] = []
-    left: list[str] = []
-    if delete_replica:
-        if found.enabled:  # so that no schedule makes a new point on what is being removed
-            with here.env.database.transaction() as connection:
-                jobs.switch(connection, found.name, enabled=False, actor=here.env.actor)
-        for replica in replicas:
-            (removed if _delete_replica(here, replica, timeout, force=force) else left).append(replica.host)
-    with here.env.database.transaction() as connection:
-        kept = jobs.delete(connection, found.name, actor=here.env.actor)
-        if delete_replica:
-            for replica in kept:
-                jobs.forget(connection, replica.id)
-    names = [] if delete_replica else [replica.host for replica in kept]
-    say(
-        f"job {found.name} deleted" + "".join(f"; what is on {host} is left there" for host in (*left, *names)),
-        {"job": found.name, "removed": removed, "left": [*left, *names]},
-    )
-
-
-def _delete_replica(here: Session, replica: rows.ReplicaRow, timeout: float, *, force: bool) -> bool:
-    """Remove a replica from its host; False where the host doesn't answer and that is accepted."""
-    arguments: dict[str, Any] = {"replica": str(UUID(str(replica.id)))}
-    try:
-        with waiting(f"removing {replica.job_name} from {replica.host}"):
-            ask_worker(here.env, replica.pool, "delete_replica", arguments, timeout=max(timeout, 120.0))
-    except BootpointError as problem:
-        if not force:
-            problem.hint = f"{problem.hint or ''}; or say --force, which leaves there what is there".lstrip("; ")
-            raise
-        return False
-    return True

@@ -14,6 +14,7 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_ops.cli import (
     agent,
     check,
+    deletion,
     disk,
     export,
     job,
@@ -88,7 +89,7 @@ def main() -> None:
     """Keep inactive, bootable copies of machines on hypervisor hosts, and prove them."""
 
 
-for _verb in (jobfile.init, jobfile.apply, plan.plan, notify.notify):
+for _verb in (jobfile.init, jobfile.apply, plan.plan, notify.notify, deletion.delete):
     job.job.add_command(_verb)
 point.point.add_command(pin.pin)
 point.point.add_command(pin.unpin)
@@ -96,7 +97,7 @@ point.point.add_command(pin.unpin)
 for _command in (
     *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),
     *(rescan.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
-    switch.switch,
+    *(switch.switch, deletion.replica),
 ):
     main.add_command(_command)
 
