@@ -3,8 +3,8 @@
 Every message is small, may come twice, and may come late. None carries a block of data. Encoding is
 MessagePack of tagged structs; unknown fields are ignored, so that protocol n and n-1 understand each other.
 
-An agent repeats `Hello` and `Offer` until they are answered, and `Failed` until the run is gone; `Credit` may be
-lost and is asked for again.
+An agent repeats `Hello`, `Offer` and `Report` until they are answered, and `Failed` until the run is gone; `Credit` may
+be lost and is asked for again. Of `NewLimits` a lost one comes again with the next heartbeat.
 """
 
 from __future__ import annotations
@@ -62,10 +62,17 @@ class DiskProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """A run that the agent has in hand."""
+    """A run that the agent has in hand.
+
+    Attributes:
+        run: The run's id.
+        disks: How far it is.
+        revision: The job's revision whose limits it heeds; None from an agent that doesn't know limits.
+    """
 
     run: UUID
     disks: list[DiskProgress] = []
+    revision: int | None = None
 
 
 class ScriptResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -214,7 +221,9 @@ class StartRun(_Message, frozen=True, kw_only=True, tag="run"):
         scripts: As in the job file.
         limits: As in the job file.
         replicas: Who gets the blocks.
-        last_breath: The machine is about to stop: larger windows, no waiting.
+        last_breath: The machine is about to stop: larger windows, no waiting, no limits.
+        time_zone: The job's, for limits by time of day.
+        revision: The job's revision that all of this is of.
     """
 
     run: UUID
@@ -229,6 +238,24 @@ class StartRun(_Message, frozen=True, kw_only=True, tag="run"):
     limits: dict[str, Any] = {}
     replicas: list[RunReplica] = []
     last_breath: bool = False
+    time_zone: str | None = None
+    revision: int = 0
+
+
+class NewLimits(_Message, frozen=True, kw_only=True, tag="limits"):
+    """The job's limits were changed while its run goes on; of several, the one of the latest revision holds.
+
+    Attributes:
+        run: The run's id.
+        limits: As in the job file.
+        time_zone: The job's.
+        revision: The job's revision.
+    """
+
+    run: UUID
+    limits: dict[str, Any]
+    time_zone: str | None
+    revision: int
 
 
 class ReadyDisk(msgspec.Struct, frozen=True, kw_only=True):
@@ -304,6 +331,12 @@ class Aborted(_Message, frozen=True, kw_only=True, tag="aborted"):
     problem: Problem
 
 
+class Noted(_Message, frozen=True, kw_only=True, tag="noted"):
+    """The report about a run was taken; it is repeated until this comes."""
+
+    run: UUID
+
+
 class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
     """A live question, such as ``disks``; ignored after it expired."""
 
@@ -328,7 +361,7 @@ def segment_numbers(bits: bytes | None) -> frozenset[int]:
 
 
 FromAgent = Hello | Heartbeat | Offer | More | CreditQuery | Failed | Report | Answer
-ToAgent = Welcome | StartRun | Ready | Credit | ResendFrom | Committed | Aborted | Ask
+ToAgent = Welcome | StartRun | NewLimits | Ready | Credit | ResendFrom | Committed | Aborted | Noted | Ask
 
 
 def control_route(agent: str, pool: str) -> str:

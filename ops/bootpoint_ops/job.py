@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from bootpoint_common.errors import BootpointError, Code, error, together
 from bootpoint_common.identity import new_id
 from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
-from bootpoint_common.store import disk, event
+from bootpoint_common.store import disk, event, limit
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, one_row, rows, run
 from bootpoint_common.store.job import Job
@@ -121,6 +121,8 @@ def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = 
         return applied
     applied = _write(connection, applied, actor)
     _set_replicas(connection, applied)
+    if applied.number is not None:
+        limit.tell(connection, applied.number)
     event.record(
         connection,
         kind or f"job_{applied.result}",

@@ -24,6 +24,7 @@ from .publication import Tools
 from .run import Run
 from .snapshots import choose, remove_leftovers
 from .snapshots.base import Snapshot
+from .stage import Owed, OwedScripts, pay
 from .state import AgentState, Identity
 from .trackers import give_back, providers
 from .trackers.keeper import TrackerKeeper
@@ -93,6 +94,7 @@ class Agent:
         self._trackers = TrackerKeeper(state, providers(str(config.tracker), directory=state.directory))
         self._stop = threading.Event()
         self._lock = threading.Lock()
+        self._turn = threading.Lock()
         self._runs: dict[UUID, Run] = {}
         self._working: dict[UUID, threading.Thread] = {}
         self._threads = [
@@ -108,6 +110,10 @@ class Agent:
         remove_leftovers(self._files, self._link.identity.name)
         give_back(str(self._config.tracker), directory=self._state.directory)
         self._sender.start()
+        if owed := OwedScripts(self._state.directory).all():
+            # Before the first run can begin: its own script must not come between.
+            self._turn.acquire()
+            threading.Thread(target=self._pay, args=(owed,), name="owed scripts", daemon=True).start()
         for thread in self._threads:
             thread.start()
 
@@ -151,6 +157,18 @@ class Agent:
             machine=self._machine,
             runs=runs,
         )
+
+    def _pay(self, owed: list[Owed]) -> None:
+        """Run the scripts that a dead agent left to be run, and report them."""
+        try:
+            for each in owed:
+                result = pay(each, OwedScripts(self._state.directory))
+                if result is not None:
+                    self._link.send(message.Report(run=each.run, scripts=[result]), pool=each.pool)
+        except Exception:  # noqa: BLE001 - the thread's boundary: the agent goes on, and tries at its next start
+            _log.exception("owed script broke off")
+        finally:
+            self._turn.release()
 
     def _inbox(self) -> None:
         while not self._stop.is_set():
@@ -197,7 +215,7 @@ class Agent:
                 threading.Thread(target=self._answer, args=(heard,), name=f"answer {heard.kind}", daemon=True).start()
             case message.Credit() | message.ResendFrom():
                 self._tell_all(heard)
-            case message.Ready() | message.Committed() | message.Aborted():
+            case message.Ready() | message.Committed() | message.Aborted() | message.NewLimits() | message.Noted():
                 self._tell(heard)
 
     def _tell_all(self, heard: message.ToAgent) -> None:
@@ -206,7 +224,9 @@ class Agent:
         for run in runs:
             run.tell(heard)
 
-    def _tell(self, heard: message.Ready | message.Committed | message.Aborted) -> None:
+    def _tell(
+        self, heard: message.Ready | message.Committed | message.Aborted | message.NewLimits | message.Noted
+    ) -> None:
         with self._lock:
             run = self._runs.get(heard.run)
             if run is not None:
@@ -283,6 +303,7 @@ class Agent:
             choose=self._choose,
             trackers=self._trackers,
             sample_share=self._config.sample_percent / 100,
+            turn=self._turn,
         )
 
     def _resolve(self, disk_id: str) -> Path:

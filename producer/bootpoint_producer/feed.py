@@ -70,6 +70,7 @@ class Feed:
         left_out: What needn't be read.
         sample: How much of what the tracker calls unchanged is looked at; None for nothing.
         encoding: Compresses ahead, in threads.
+        most: Returns how many bytes of the disk a bundle may hold.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class Feed:
         left_out: Choice | None = None,
         sample: Sample | None = None,
         encoding: Encoding = Pipeline,
+        most: Callable[[], int] = lambda: MAX_RAW,
     ) -> None:
         self.slot = slot
         self.point_disk_id = point_disk_id
@@ -104,6 +106,7 @@ class Feed:
         self._sample = sample
         self._skipped: tuple[Extent, ...] = ()
         self._encoding = encoding
+        self._most = most
 
     def bodies(self) -> Iterator[tuple[bytes, int]]:
         """Yield each bundle with the cumulative offset of its end, in order; the last one is the seal.
@@ -143,6 +146,7 @@ class Feed:
                 left_out=self._skipped,
                 unsure=unsure,
                 counters=self.counters,
+                most=self._most,
             )
             if sampled is not None and sampled.missed():
                 yield from self._again(candidate, self._skipped)
@@ -153,7 +157,9 @@ class Feed:
 
     def _again(self, candidate: BlockMap, left_out: Sequence[Extent]) -> Iterator[Chunk]:
         """Look at everything but what is left out; the candidate map says what the replica holds by now."""
-        return scan(self._source, HashTracker(), candidate, left_out=left_out, counters=self.counters)
+        return scan(
+            self._source, HashTracker(), candidate, left_out=left_out, counters=self.counters, most=self._most
+        )
 
     def _ending(self, candidate: BlockMap) -> Iterator[tuple[bytes, int]]:
         changed = candidate.rehash(self._ground.head)

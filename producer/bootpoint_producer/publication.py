@@ -10,7 +10,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from uuid import UUID
@@ -24,7 +25,10 @@ from bootpoint_common.stream.window import HOLD
 from bootpoint_common.units import MiB
 
 from .feed import Feed, Ground
+from .limit import Metered, ReadingOver, RunLimits
 from .link import Link
+from .pipeline import Encoded, Pipeline, encode_chunk
+from .scan import Chunk
 from .snapshots import Consistency, Snapshot, SnapshotSet
 from .sources.base import Source
 from .state import AgentState
@@ -60,6 +64,7 @@ class Tools:
         choose: Chooses the snapshot for the paths of the slots.
         trackers: Follow the disks between runs.
         sample_share: Share of what a tracker calls unchanged that each run looks at all the same, 0 to 1.
+        turn: Held by the run that works: a script of one must not meet the snapshot of another.
     """
 
     state: AgentState
@@ -69,25 +74,7 @@ class Tools:
     choose: Callable[[dict[str, Path]], Snapshot]
     trackers: TrackerKeeper
     sample_share: float = SHARE
-
-
-class _ReadingOver(Exception):  # noqa: N818 - the end of a thread's work, not an error of ours
-    """The run is over; what is still to be read doesn't matter."""
-
-
-class _Stoppable:
-    """A source whose reader ends with the run: an unchanged disk is read for hours without offering a bundle."""
-
-    def __init__(self, source: Source, over: threading.Event) -> None:
-        self._source = source
-        self._over = over
-        self.path, self.size_bytes = source.path, source.size_bytes
-        self.data_extents, self.close = source.data_extents, source.close
-
-    def read(self, offset: int, length: int) -> bytes:
-        if self._over.is_set():
-            raise _ReadingOver
-        return self._source.read(offset, length)
+    turn: threading.Lock = field(default_factory=threading.Lock)
 
 
 @dataclass(slots=True)
@@ -123,6 +110,7 @@ class Publication:
         cut: What was written until the snapshot's instant.
         demand: Raises ``consistency_too_low`` where a level is below the job's.
         broke: Called by a disk's thread that can't go on.
+        limits: What the run may take of its machine.
     """
 
     def __init__(
@@ -132,6 +120,7 @@ class Publication:
         snapshot: SnapshotSet,
         cut: Cut,
         *,
+        limits: RunLimits,
         demand: Callable[[str], None],
         broke: Callable[[BootpointError], None],
     ) -> None:
@@ -141,6 +130,7 @@ class Publication:
         self._cut = cut
         self._demand = demand
         self._broke = broke
+        self._limits = limits
         self._replicas = {r.replica_id: _Replica(r.replica_id) for r in order.replicas}
         self._used = {disk.slot: self._used_blocks(disk) for disk in order.disks}
         self._over = threading.Event()
@@ -238,6 +228,7 @@ class Publication:
     def close(self) -> None:
         """Publish nothing more, end the threads, and let go of the sources; may be called twice."""
         self._over.set()
+        self._limits.reading.close()
         for channel in self._channels():
             channel.outlet.close()
         for thread in self._threads:
@@ -265,7 +256,7 @@ class Publication:
         return held
 
     def _channel(self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None) -> _Channel:
-        source = _Stoppable(self._snapshot.source(disk.slot), self._over)
+        source = Metered(self._snapshot.source(disk.slot), self._limits, self._over)
         try:
             ground = self._ground(replica, ready, disk, held, source.size_bytes)
             tracker, doubt = self._cut.tracker(replica.replica_id, disk.slot, None if ground.base is None else held)
@@ -286,8 +277,17 @@ class Publication:
             confirm_consistency=self._confirm,
             left_out=self._used[disk.slot],
             sample=Sample(share=self._tools.sample_share, since=self._since(disk.slot)),
+            encoding=self._encoding,
+            most=self._limits.bundle_bytes,
         )
         return _Channel(feed, source, outlet)
+
+    def _encoding(self, chunks: Iterable[Chunk]) -> AbstractContextManager[Iterable[Encoded]]:
+        def encode(chunk: Chunk) -> bytes:
+            self._limits.heed()
+            return encode_chunk(chunk)
+
+        return Pipeline(chunks, encode=encode)
 
     def _used_blocks(self, disk: message.RunDisk) -> UsedBlocks:
         """Make what says which of a disk's blocks needn't be read; once for all replicas."""
@@ -306,7 +306,7 @@ class Publication:
     def _outlet(self, disk: message.ReadyDisk, disks: int) -> Outlet:
         streams = disks * len(self._replicas)
         hold = max(HOLD_ALL // max(streams, HOLD_ALL // HOLD), LEAST_HOLD)
-        outlet = self._tools.sender.open(disk.point_disk_id, hold_bytes=hold)
+        outlet = self._tools.sender.open(disk.point_disk_id, hold_bytes=hold, pace=self._limits)
         outlet.allow(disk.may_send_until)
         return outlet
 
@@ -345,10 +345,12 @@ class Publication:
         stream, slot = channel.outlet.stream, channel.feed.slot
         try:
             with self._reading, contextlib.closing(channel.source):
+                if self._over.is_set():
+                    raise ReadingOver
                 self._send(channel)
             channel.outlet.wait_drained()
             self._tools.link.send(message.More(disks=[stream]), pool=self._order.pool)
-        except (StreamClosedError, _ReadingOver):
+        except (StreamClosedError, ReadingOver):
             _log.info("feed ended: its stream was closed", extra={"stream": str(stream)})
             if self._tools.sender.failure is not None:
                 self._broke(error(Code.SNAPSHOT_FAILED, f"publishing failed: {self._tools.sender.failure}"))
@@ -363,7 +365,10 @@ class Publication:
 
     def _send(self, channel: _Channel) -> None:
         quiet_since = 0.0
+        # Before anything is read: what this thread starts, threads and programs, inherits it.
+        self._limits.heed()
         for body, end in channel.feed.bodies():
+            self._limits.heed()
             if time.monotonic() - quiet_since >= QUIET_SECONDS:
                 self._tools.link.send(message.More(disks=[channel.outlet.stream]), pool=self._order.pool)
             channel.outlet.offer(body, end)

@@ -12,17 +12,14 @@ import threading
 import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-
-import msgspec
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_common.job import Script
 
+from .limit import RunLimits
 from .publication import Publication, Tools
-from .script import Stage, run_script
 from .snapshots import Consistency, SnapshotSet
+from .stage import OwedScripts, Stages
 from .trackers.keeper import Cut
 
 _log = logging.getLogger(__name__)
@@ -53,9 +50,12 @@ class Run:
         self.order = order
         self._tools = tools
         self._inbox: queue.Queue[message.ToAgent] = queue.Queue()
-        self._results: list[message.ScriptResult] = []
+        self._limits = RunLimits(last_breath=order.last_breath)
         self._stop = threading.Event()
+        self._over = threading.Event()
+        self._stages = Stages(order, OwedScripts(tools.state.directory), over=self._over, stopping=self._stop)
         self._failure: BootpointError | None = None
+        self._problem: BootpointError | None = None
         self._snapshot: SnapshotSet | None = None
         self._cut: Cut | None = None
         self._publication: Publication | None = None
@@ -63,7 +63,19 @@ class Run:
 
     def tell(self, body: message.ToAgent) -> None:
         """Hand over a message that concerns this run."""
+        if isinstance(body, message.NewLimits):
+            self._change(body)
+            return
+        if isinstance(body, message.Aborted):
+            self._over.set()
         self._inbox.put(body)
+
+    def _change(self, new: message.NewLimits) -> None:
+        """Take other limits; those that can't be read leave the run as it is."""
+        try:
+            self._limits.change(new.limits, new.time_zone, new.revision)
+        except BootpointError as problem:
+            _log.warning("new limits not taken", extra={"run": self.order.number, "cause": problem.message})
 
     def unheard(self) -> list[message.ToAgent]:
         """Return the messages that came too late for the run's thread."""
@@ -76,33 +88,38 @@ class Run:
     def stop(self) -> None:
         """End the run at once: the agent is stopping."""
         self._stop.set()
-        self._inbox.put(message.Aborted(run=self.order.run, replica_id=None, point_id=None, problem=_STOPPING))
+        self.tell(message.Aborted(run=self.order.run, replica_id=None, point_id=None, problem=_STOPPING))
 
     def progress(self) -> message.RunProgress:
         """Return how far the run is."""
         publication = self._publication
         disks = [] if publication is None else publication.progress()
-        return message.RunProgress(run=self.order.run, disks=disks)
+        return message.RunProgress(run=self.order.run, disks=disks, revision=max(self._limits.revision, 0))
 
     def work(self) -> None:
         """Do the run to its end; never raises for what a run can meet."""
-        problem: BootpointError | None = None
+        try:
+            with self._tools.turn, contextlib.ExitStack() as end:
+                # First of all: the control plane may be away for long, and the snapshot is of no use any more.
+                end.callback(self._release)
+                self._work_safely()
+        finally:
+            if self._problem is not None:
+                self._fail(self._problem)
+            elif self._stages.untold:
+                self._insist(message.Report(run=self.order.run, scripts=self._stages.results))
+            self._tools.state.keep_ended(self.order.run)
+
+    def _work_safely(self) -> None:
         try:
             self._work()
         except RunCancelled as ended:
             _log.info("run ended by the control plane", extra={"run": self.order.number, "cause": str(ended)})
         except BootpointError as failed:
-            problem = failed
+            self._problem = failed
         except Exception as failed:  # noqa: BLE001 - the thread's boundary: nobody else would tell of the run's end
             _log.exception("run broke off", extra={"run": self.order.number})
-            problem = error(Code.SNAPSHOT_FAILED, f"the agent could not go on: {failed}")
-        try:
-            # First of all: the control plane may be away for long, and the snapshot is of no use any more.
-            self._release()
-        finally:
-            if problem is not None:
-                self._fail(problem)
-            self._tools.state.keep_ended(self.order.run)
+            self._problem = error(Code.SNAPSHOT_FAILED, f"the agent could not go on: {failed}")
 
     def _work(self) -> None:
         snapshot, cut = self._take()
@@ -113,6 +130,7 @@ class Run:
             cut,
             demand=lambda reached: self._demand(Consistency(reached), "somebody wrote to the disk while it was read"),
             broke=self._break,
+            limits=self._limits,
         )
         self._offer(snapshot, self._publication)
         self._publish(snapshot, self._publication)
@@ -133,16 +151,43 @@ class Run:
     def _take(self) -> tuple[SnapshotSet, Cut]:
         if datetime.now(UTC) > self.order.expires_at:
             raise error(Code.AGENT_OFFLINE, f"run {self.order.number} was begun too late by this agent")
+        self._limits.change(self.order.limits, self.order.time_zone, self.order.revision)
         # Before the script: nobody's database is paused for a disk that isn't there.
         paths = {disk.slot: self._tools.resolve(disk.id) for disk in self.order.disks}
-        self._script(Stage.BEFORE_SNAPSHOT, None)
+        try:
+            self._go_on()
+            self._stages.before_snapshot()
+            self._go_on()
+            taken, cut = self._hold(paths)
+            self._go_on()
+        except BaseException:
+            self._let_go()
+            self._stages.resume()
+            raise
+        self._stages.after_snapshot(taken.consistency, let_go=self._let_go)
+        self._go_on()
+        self._demand(taken.consistency, taken.reason)
+        return taken, cut
+
+    def _hold(self, paths: dict[str, Path]) -> tuple[SnapshotSet, Cut]:
         snapshot = self._tools.choose(paths)
         cut = self._cut = self._tools.trackers.cut(paths)
         taken = self._snapshot = snapshot.take(paths, at_instant=cut.instant)
         cut.taken(settled=taken.settled, pictures={slot: Path(taken.path(slot)) for slot in paths})
-        self._script(Stage.AFTER_SNAPSHOT, taken.consistency)
-        self._demand(taken.consistency, taken.reason)
         return taken, cut
+
+    def _go_on(self) -> None:
+        """Go on unless the run was ended meanwhile.
+
+        Raises:
+            RunCancelled: It was.
+        """
+        if self._over.is_set():
+            raise RunCancelled("ended before its snapshot was offered")
+
+    def _let_go(self) -> None:
+        if self._snapshot is not None:
+            self._snapshot.release()
 
     def _demand(self, reached: Consistency, reason: str) -> None:
         wanted = Consistency(self.order.consistency)
@@ -155,25 +200,6 @@ class Run:
                 value=str(wanted),
                 hint=f'put the disk on storage that keeps snapshots (docs/snapshots.md), or accept "{reached}"',
             )
-
-    def _script(self, stage: Stage, reached: Consistency | None, point: str | None = None) -> None:
-        stored: dict[str, Any] | None = self.order.scripts.get(str(stage))
-        if not stored:
-            return
-        script = msgspec.convert(stored, Script)
-        told = {"job": self.order.job, "run": self.order.number, "point": point, "consistency": reached}
-        outcome = run_script(script, stage, told, stop=self._stop)
-        self._results.append(
-            message.ScriptResult(
-                stage=str(stage),
-                exit_code=outcome.exit_code,
-                duration_seconds=outcome.duration_seconds,
-                output=outcome.output,
-            )
-        )
-        failure = outcome.failure(script)
-        if failure is not None and script.abort:
-            raise failure
 
     # --- the offer, and publishing
 
@@ -192,7 +218,7 @@ class Run:
                 message.OfferReplica(replica_id=replica.replica_id, base=self._tools.state.base(replica.replica_id))
                 for replica in self.order.replicas
             ],
-            scripts=self._results,
+            scripts=list(self._stages.results),
         )
         self._heard_at = time.monotonic()
         again_at = 0.0
@@ -201,6 +227,7 @@ class Run:
                 self._tools.link.send(offer, pool=self.order.pool)
                 again_at = time.monotonic() + OFFER_SECONDS
             self._hear(max(again_at - time.monotonic(), 0.0), publication)
+        self._stages.heard(len(offer.scripts))
 
     def _publish(self, snapshot: SnapshotSet, publication: Publication) -> None:
         """Wait until every replica's point is final; ask for credit where none comes."""
@@ -214,8 +241,7 @@ class Run:
             publication.ask_for_credit(all_streams=silent)
         name = publication.committed_name
         if name is not None:
-            self._script(Stage.AFTER_POINT, snapshot.consistency, name)
-            self._tools.link.send(message.Report(run=self.order.run, scripts=self._results), pool=self.order.pool)
+            self._stages.after_point(snapshot.consistency, name)
 
     def _break(self, problem: BootpointError) -> None:
         """Called by a disk's thread that can't go on."""
@@ -273,19 +299,29 @@ class Run:
             hint=problem.hint,
             value=None if problem.value is None else str(problem.value),
         )
-        while not self._stop.is_set():
-            self._tools.link.send(
-                message.Failed(run=self.order.run, problem=told, scripts=self._results), pool=self.order.pool
-            )
+        self._insist(message.Failed(run=self.order.run, problem=told, scripts=self._stages.results))
+
+    def _insist(self, body: message.Failed | message.Report) -> None:
+        """Say it until the control plane answers that it knows, or the agent stops; a report is given up some day."""
+        patient_until = time.monotonic() + PATIENCE_SECONDS
+        while True:
+            self._tools.link.send(body, pool=self.order.pool)
             deadline = time.monotonic() + OFFER_SECONDS
-            while (left := deadline - time.monotonic()) > 0:
+            while (left := deadline - time.monotonic()) > 0 and not self._stop.is_set():
                 with contextlib.suppress(queue.Empty):
-                    heard = self._inbox.get(timeout=left)
-                    if isinstance(heard, message.Committed):
-                        self._tools.state.adopt(heard.replica_id, heard.point_id)
-                    if isinstance(heard, message.Aborted) and heard.problem is not _STOPPING:
-                        self._drop(heard)
+                    if self._answers(body, self._inbox.get(timeout=left)):
                         return
+            if self._stop.is_set() or (isinstance(body, message.Report) and time.monotonic() > patient_until):
+                return
+
+    def _answers(self, body: message.Failed | message.Report, heard: message.ToAgent) -> bool:
+        """Take a message that comes after the work, and tell whether it is what the control plane says to ours."""
+        if isinstance(heard, message.Committed):
+            self._tools.state.adopt(heard.replica_id, heard.point_id)
+        if isinstance(heard, message.Aborted) and heard.problem is not _STOPPING:
+            self._drop(heard)
+            return isinstance(body, message.Failed)
+        return isinstance(heard, message.Noted)
 
 
 _STOPPING = message.Problem(code=str(Code.AGENT_RESTARTED), message="the agent stops")

@@ -21,7 +21,7 @@ though no tracker names it: what the base left out is `unsure`.
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -78,6 +78,7 @@ def scan(
     left_out: Sequence[Extent] = (),
     unsure: Sequence[Extent] = (),
     counters: Counters | None = None,
+    most: Callable[[], int] = lambda: MAX_RAW,
 ) -> Iterator[Chunk]:
     """Find what differs from the replica's head, and bring the candidate map up to date with the source.
 
@@ -95,6 +96,7 @@ def scan(
         unsure: Whole grains, ascending, without overlap, of which the base's map says nothing of the disk: they are
             looked at whether the tracker names them or not.
         counters: Counted up on the way.
+        most: Returns how many bytes of data a chunk may hold; never more than 1 MiB.
 
     Raises:
         BootpointError: ``disk_read_error``.
@@ -103,7 +105,7 @@ def scan(
     if candidate.size_bytes != source.size_bytes or (base is not None and head is not None):
         raise ValueError("the candidate map is of the source's size, and there is either a base's map or a head")
     counters = counters if counters is not None else Counters()
-    builder = _Builder(counters)
+    builder = _Builder(counters, most)
     if head is not None:
         grown = head.grown(source.size_bytes)
         yield from _scan_segments(source, candidate, grown, resend, builder, left_out=left_out)
@@ -290,8 +292,9 @@ def _runs(entries: bytes, known: bytes | None = None) -> Iterator[tuple[int, int
 class _Builder:
     """Packs extents into chunks: joins neighbours, and ends a chunk at either limit."""
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, most: Callable[[], int]) -> None:
         self.counters = counters
+        self._most = most
         self._extents: list[Extent] = []
         self._parts: list[bytes] = []
         self._size = 0
@@ -304,9 +307,10 @@ class _Builder:
         """Add ``data[start:end]``, which lies at byte ``offset`` of the disk."""
         self.counters.changed_bytes += end - start
         while start < end:
-            if self._size == MAX_RAW:
+            most = min(self._most(), MAX_RAW)
+            if self._size >= most:
                 yield self._take()
-            length = min(end - start, MAX_RAW - self._size)
+            length = min(end - start, most - self._size)
             yield from self._add(Extent(offset, length))
             # Slices of bytes are copies, or the whole: a view would keep 1 MiB alive for one grain.
             self._parts.append(data[start : start + length])

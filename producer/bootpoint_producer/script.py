@@ -14,7 +14,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -93,7 +93,12 @@ class Outcome:
 
 
 def run_script(
-    script: Script, stage: Stage, environment: Mapping[str, object], *, stop: threading.Event | None = None
+    script: Script,
+    stage: Stage,
+    environment: Mapping[str, object],
+    *,
+    stop: threading.Event | None = None,
+    on_stop: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run one script to its end.
 
@@ -103,6 +108,7 @@ def run_script(
         environment: What the script is told: ``job``, ``run``, ``point``, ``consistency``; each becomes
             ``BOOTPOINT_JOB`` and so on, None becomes empty.
         stop: Ends the script when set.
+        on_stop: Called when ``stop`` is set, once; the script then goes on to its end, or its time limit.
 
     Returns:
         How it ended. A program that can't be started is an outcome too: exit code 127 or 126 with the reason.
@@ -122,7 +128,7 @@ def run_script(
         )
     assert process.stdout is not None  # noqa: S101 - it was asked for
     output = _Output(process.stdout)
-    ended_by = _wait(process, started + script.timeout_seconds, stop)
+    ended_by = _wait(process, started + script.timeout_seconds, stop, on_stop)
     text = output.text()
     if ended_by:
         text += f"[bootpoint: {ended_by}, ended after {time.monotonic() - started:.1f} s]\n"
@@ -167,7 +173,12 @@ def _environment(account: pwd.struct_passwd, stage: Stage, told: Mapping[str, ob
     return clean
 
 
-def _wait(process: subprocess.Popen[bytes], deadline: float, stop: threading.Event | None) -> str:
+def _wait(
+    process: subprocess.Popen[bytes],
+    deadline: float,
+    stop: threading.Event | None,
+    on_stop: Callable[[], None] | None,
+) -> str:
     """Wait for the end, or make one; returns why it was made, or nothing."""
     while True:
         left = deadline - time.monotonic()
@@ -175,8 +186,11 @@ def _wait(process: subprocess.Popen[bytes], deadline: float, stop: threading.Eve
             process.wait(max(0.0, left if stop is None else min(left, _STOP_SECONDS)))
             return ""
         if stop is not None and stop.is_set():
-            _end_group(process)
-            return "cancelled"
+            if on_stop is None:
+                _end_group(process)
+                return "cancelled"
+            on_stop()
+            stop = None
         if left <= 0:
             _end_group(process)
             return "timeout"

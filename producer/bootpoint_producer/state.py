@@ -8,6 +8,7 @@
     DIR/maps/<replica>/<point>/point.json   size and root of each disk: what makes it a base
     DIR/trackers/                           what was written between runs, see `trackers.generation`
     DIR/incarnation                         the newest start of this agent
+    DIR/owed/<run>.json                     a script that has to run, see `stage`
     DIR/ended.json                          runs that ended here, so that a repeated order doesn't begin one anew
 
 The directory may lie on the very disk that is protected, so it may come back old. Hence a base is never believed for
@@ -98,7 +99,7 @@ class AgentState:
             "key": base64.b64encode(identity.key.secret).decode(),
             "machine": identity.machine,
         }
-        _replace(self.directory / "identity.json", json.dumps(stored))
+        replace_file(self.directory / "identity.json", json.dumps(stored))
 
     def new_incarnation(self) -> UUID:
         """Name a start of the agent: greater than all before it, even where the clock was set back in between."""
@@ -109,7 +110,7 @@ class AgentState:
             before = None
         made = new_id(before)
         try:
-            _replace(file, str(made))
+            replace_file(file, str(made))
         except OSError as failure:
             # A machine in trouble must not lose its agent as well; the clock alone will do in nearly every case.
             _log.warning("the start can't be written down", extra={"file": str(file), "cause": str(failure)})
@@ -146,7 +147,7 @@ class AgentState:
         }
         for slot, mark in marks.items():
             stored[slot]["mark"] = msgspec.to_builtins(mark)
-        _replace(folder / "point.json", json.dumps(stored))
+        replace_file(folder / "point.json", json.dumps(stored))
         _sync(folder.parent)
         _sync(self._maps)
 
@@ -219,7 +220,7 @@ class AgentState:
         if base is not None and base.point_id == point_id:
             return True  # said again: beside it may be the next point's map, in the making
         folder = self._maps / str(replica_id)
-        _replace(folder / "base", str(point_id))
+        replace_file(folder / "base", str(point_id))
         for other in folder.iterdir():
             if other.is_dir() and other.name != str(point_id):
                 shutil.rmtree(other)
@@ -270,7 +271,7 @@ class AgentState:
     def keep_ended(self, run: UUID) -> None:
         """Remember that a run has ended."""
         known = [*[other for other in self.ended() if other != run], run][-_ENDED:]
-        _replace(self.directory / "ended.json", json.dumps([str(other) for other in known]))
+        replace_file(self.directory / "ended.json", json.dumps([str(other) for other in known]))
 
 
 def _marks(file: Path) -> dict[str, Mark]:
@@ -281,7 +282,7 @@ def _marks(file: Path) -> dict[str, Mark]:
         return {}
 
 
-def _replace(file: Path, text: str) -> None:
+def replace_file(file: Path, text: str) -> None:
     """Write a file so that a crash leaves the old content or the new one."""
     part = file.with_name(file.name + ".part")
     descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

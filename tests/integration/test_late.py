@@ -22,6 +22,7 @@ from bootpoint_common.stream.memory import MemoryBroker
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer import state as agent_state
 from bootpoint_producer.agent import Agent
+from bootpoint_producer.limit import RunLimits
 from bootpoint_producer.link import Link
 from bootpoint_producer.publication import Publication, Tools
 from bootpoint_producer.run import Run
@@ -311,7 +312,15 @@ def test_a_commit_that_is_told_behind_the_end_of_the_run_counts(
 
     def listen() -> None:
         cut = TrackerKeeper(state).cut({})
-        publication = Publication(order, tools_of(state), None, cut, demand=str, broke=print)  # type: ignore[arg-type]
+        publication = Publication(
+            order,
+            tools_of(state),
+            None,  # type: ignore[arg-type]
+            cut,
+            demand=lambda _: None,
+            broke=print,
+            limits=RunLimits(),
+        )
         while True:
             run._hear(1.0, publication)
 
@@ -329,7 +338,7 @@ def test_an_agent_starts_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.Monk
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(agent_state, "_replace", full)
+    monkeypatch.setattr(agent_state, "replace_file", full)
     Agent(state, AgentConfig(), MemoryBroker().agent_carrier("erp"), machine_now=MACHINE)
 
 

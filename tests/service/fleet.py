@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
@@ -138,10 +138,12 @@ class Fleet:
         target: dict[str, Any] | None = None,
         scripts: dict[str, Any] | None = None,
         check: dict[str, Any] | None = None,
+        limits: dict[str, Any] | None = None,
     ) -> int:
-        """Write a job of files on one host; ``target``, ``scripts`` and ``check`` are what its file says of those.
+        """Write a job of files on one host; ``target``, ``scripts``, ``check`` and ``limits`` are as in its file.
 
-        Unless ``check`` says otherwise no boot check comes by itself: a test would meet it at any moment.
+        Unless they say otherwise no boot check comes by itself, which a test would meet at any moment, and no run
+        stands back: on a loaded machine a test would wait for it.
         """
         from bootpoint_common import job as jobs
 
@@ -160,6 +162,7 @@ class Fleet:
                     },
                     "target": [{"host": on["name"], **(target or {})}],
                     "scripts": scripts or {},
+                    "limits": {"nice": 0} | (limits or {}),
                     "check": {"boot": "never"} | (check or {}),
                 }
             )
@@ -183,6 +186,16 @@ class Fleet:
         return int(row["id"])
 
     # --- doing
+
+    def apply(self, job_id: int, **parts: Any) -> None:
+        """Apply a job with other parts of its `Spec`, as `job apply` does."""
+        from bootpoint_common import job as jobs
+        from bootpoint_ops.job import apply
+
+        row = self.row("SELECT spec FROM job WHERE id = %s", job_id)
+        assert row is not None
+        with self.database.transaction() as connection:
+            apply(connection, replace(jobs.read_json(row["spec"]), **parts), actor="test")
 
     def run(self, job_id: int) -> runs.Run:
         """Begin a run."""

@@ -95,9 +95,10 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
             run(
                 connection,
                 "UPDATE run SET state = 'running', started_at = now(), enqueued_at = now(), line = NULL, plan = %s,"
-                " expires_at = now() + make_interval(secs => %s) WHERE uid = %s",
+                " expires_at = now() + make_interval(secs => %s), reports = %s WHERE uid = %s",
                 Jsonb(plans[0].as_json()) if plans else None,
                 START_WITHIN,
+                _reports(found),
                 run_uid,
             )
     except psycopg.errors.UniqueViolation:
@@ -109,6 +110,12 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
 def _wait(connection: Connection, found: Run, line: str) -> None:
     run(connection, "UPDATE run SET line = %s WHERE uid = %s AND state = 'waiting'", line, found.uid)
     outbox.task(connection, found.pool, "prepare", found.uid, delay=LINE_SECONDS)
+
+
+def _reports(found: Run) -> bool:
+    """Tell whether a script after the point decides how the run ends; not where the machine is about to stop."""
+    script = ((found.spec or {}).get("scripts") or {}).get("after_point") or {}
+    return bool(script.get("abort")) and not found.last_breath
 
 
 def start_message(connection: Connection, run_uid: UUID) -> message.StartRun:
@@ -140,4 +147,6 @@ def start_message(connection: Connection, run_uid: UUID) -> message.StartRun:
         limits=spec.get("limits") or {},
         replicas=[message.RunReplica(replica_id=target["replica_id"], host=target["name"]) for target in targets],
         last_breath=found.last_breath,
+        time_zone=spec.get("time_zone"),
+        revision=found.revision or 0,
     )

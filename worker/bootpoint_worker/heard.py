@@ -11,7 +11,7 @@ import psycopg
 from bootpoint_common import message
 from bootpoint_common.cipher import Reject
 from bootpoint_common.errors import Code, error
-from bootpoint_common.store import agent, event, outbox, point, request, transition
+from bootpoint_common.store import agent, event, limit, outbox, point, request, transition
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, Row, rows, run
@@ -66,9 +66,12 @@ def credit_query(connection: Connection, found: Agent, content: message.CreditQu
 
 
 def report(connection: Connection, found: Agent, content: message.Report) -> None:
-    """Keep what the run's scripts did."""
-    if _own_run(connection, found, content.run) is not None:
-        runs.add_scripts(connection, content.run, content.scripts)
+    """Keep what the run's scripts did; a run that waited for it has ended now."""
+    if _own_run(connection, found, content.run) is None:
+        return
+    runs.add_scripts(connection, content.run, content.scripts)
+    runs.settle(connection, content.run)
+    outbox.tell(connection, found.name, content.run, message.Noted(run=content.run))
 
 
 def heartbeat(connection: Connection, found: Agent, content: message.Heartbeat) -> None:
@@ -101,6 +104,8 @@ def heartbeat(connection: Connection, found: Agent, content: message.Heartbeat) 
                 disk.slot,
             )
         _tell_of_end(connection, found, progress.run)
+        if progress.revision is not None and _own_run(connection, found, progress.run) is not None:
+            limit.tell_late(connection, progress.run, progress.revision)
 
 
 def _tell_of_end(connection: Connection, found: Agent, uid: UUID) -> None:

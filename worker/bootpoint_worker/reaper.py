@@ -52,6 +52,7 @@ def reap(context: Context) -> None:
         _enqueue_merges(connection)
         _tell_again(connection)
         _expire_runs(connection)
+        _end_unreported(connection)
         _forget_requests(connection)
         inventory.refresh(connection)
         request_missing(connection)
@@ -173,6 +174,26 @@ def _expire_runs(connection: Connection) -> None:
         runs.end(
             connection, row["uid"], error(Code.AGENT_OFFLINE, text, key="agent", value=row["name"]), actor="reaper"
         )
+
+
+def _end_unreported(connection: Connection) -> None:
+    """Runs whose points are committed, and whose agent will never say how the script after them ended."""
+    lost = rows(
+        connection,
+        "SELECT r.uid, r.job_name, a.name FROM run r JOIN agent a ON a.id = r.agent_id"
+        " WHERE r.state = 'running' AND r.ending IS NULL AND r.reports"
+        " AND EXISTS (SELECT 1 FROM boot_point p WHERE p.run_uid = r.uid)"
+        " AND NOT EXISTS (SELECT 1 FROM boot_point p WHERE p.run_uid = r.uid"
+        "  AND NOT (p.state = 'committed' AND p.committed_at < now() - make_interval(secs => %s)))"
+        " AND NOT (a.runs @> jsonb_build_array(jsonb_build_object('run', r.uid))"
+        "  AND a.last_seen_at > now() - make_interval(secs => %s))",
+        RESEND_SECONDS,
+        SILENT_SECONDS,
+    )
+    for row in lost:
+        text = f"the point is committed, but agent {row['name']} never said how the script after_point ended"
+        problem = error(Code.AGENT_RESTARTED, text, key="scripts.after_point", job=row["job_name"])
+        runs.end(connection, row["uid"], problem, actor="reaper")
 
 
 def _forget_requests(connection: Connection) -> None:

@@ -20,6 +20,7 @@ from bootpoint_common.stream.carrier import CarrierLost
 from .commit import commit
 from .context import Context
 from .opening import limit_of
+from .pace import Pace
 from .replica import replica_of
 from .slice import GAP_SECONDS, PREFETCH, Slice, run_slice
 from .step import delete_streams
@@ -154,6 +155,7 @@ def slice_for(context: Context, held: Claim, work: Work, target: Target, stack: 
         consumer=consumer,
         keys=work.keys,
         known_samples=samples,
+        pace=Pace(context, work.found.run_uid, held) if target.over_network else None,
     )
 
 

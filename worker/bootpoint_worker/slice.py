@@ -31,6 +31,7 @@ from bootpoint_common.stream.carrier import Consumer, Delivery
 
 from . import messenger
 from .context import Context
+from .pace import Pace
 from .sample import Sampler
 from .targets.base import LayerWriter
 
@@ -81,6 +82,7 @@ class Slice:
         writer: The layer's writer, which has fenced all earlier ones.
         consumer: The stream's consumer.
         keys: The agent's keys.
+        pace: What the job may send to its hosts; None for no limit.
         clock: Monotonic seconds.
 
     Attributes:
@@ -99,6 +101,7 @@ class Slice:
         consumer: Consumer,
         keys: dict[int, bytes],
         known_samples: dict[int, bytes],
+        pace: Pace | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.sealed_point = False
@@ -109,6 +112,7 @@ class Slice:
         self._number = number
         self._writer = writer
         self._consumer = consumer
+        self._pace = pace
         self._clock = clock
         self._opener = Opener(
             keys,
@@ -273,6 +277,8 @@ class Slice:
             self._seal = _seal_record(bundle)
 
     def _write(self, bundle: Bundle) -> None:
+        if self._pace is not None:
+            self._pace.wait(len(bundle.payload))
         position = 0
         for extent in bundle.extents:
             if extent.zero:

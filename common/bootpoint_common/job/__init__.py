@@ -5,7 +5,7 @@
 """
 
 from bootpoint_common.job.difference import Change, When, difference
-from bootpoint_common.job.reading import read_json, read_toml
+from bootpoint_common.job.reading import limits_of, read_json, read_toml, scripts_of
 from bootpoint_common.job.schedule import LAST_DAY, Schedule, Window, longest_gap
 from bootpoint_common.job.spec import (
     Check,
@@ -84,8 +84,10 @@ __all__ = [
     "as_json",
     "difference",
     "fill_host_defaults",
+    "limits_of",
     "longest_gap",
     "read_json",
     "read_toml",
+    "scripts_of",
     "write_toml",
 ]

@@ -10,7 +10,19 @@ from bootpoint_common.job.calendar import read_schedule
 from bootpoint_common.job.option import read_check, read_limits, read_notify, read_run, read_scripts
 from bootpoint_common.job.placement import read_targets
 from bootpoint_common.job.schedule import Schedule, longest_gap
-from bootpoint_common.job.spec import Check, Consistency, Disk, Group, Objective, Skip, Source, SourceVm, Spec
+from bootpoint_common.job.spec import (
+    Check,
+    Consistency,
+    Disk,
+    Group,
+    Limits,
+    Objective,
+    Scripts,
+    Skip,
+    Source,
+    SourceVm,
+    Spec,
+)
 from bootpoint_common.job.table import BadValue, Problems, Table
 
 #: Objectives are this many times the interval they follow from: one run may fail without an alert.
@@ -66,6 +78,30 @@ def read_json(obj: object, origin: str = "job") -> Spec:
         problems.close()
         raise AssertionError("unreachable: close raises")
     return _read(obj, problems)
+
+
+def limits_of(values: Mapping[str, object]) -> Limits:
+    """Read the limits of a job alone, from the JSON that `as_json` makes of them.
+
+    Raises:
+        SpecError: ``spec_invalid``.
+    """
+    problems = Problems("job")
+    limits = read_limits(Table(values, "limits", problems))
+    problems.close()
+    return limits
+
+
+def scripts_of(values: Mapping[str, object]) -> Scripts:
+    """Read the scripts of a job alone, from the JSON that `as_json` makes of them.
+
+    Raises:
+        SpecError: ``spec_invalid``.
+    """
+    problems = Problems("job")
+    scripts = read_scripts(Table(values, "scripts", problems))
+    problems.close()
+    return scripts
 
 
 def _read(values: Mapping[str, object], problems: Problems) -> Spec:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
+from datetime import datetime, tzinfo
 
 from bootpoint_common.job.schedule import Schedule, Window
 from bootpoint_common.job.target import Target
@@ -192,6 +193,15 @@ class Limits:
         rest = (rate for rate in self.network if rate.window is None)
         rate = next(timed, None) or next(rest, None)
         return 0 if rate is None else rate.kb_per_second * 1024
+
+    def network_at(self, instant: datetime, zone: tzinfo) -> int:
+        """Return the network limit at an instant, in bytes; 0 for none.
+
+        Parts of the day go by the clock on the wall: on the days when it is set, an hour that comes twice has its limit
+        twice, and one that is left out has none.
+        """
+        local = instant.astimezone(zone)
+        return self.network_bytes_per_second(local.hour * 60 + local.minute)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,14 +34,18 @@ class Run:
     reason: str | None
     message: str | None
     hint: str | None
+    scripts: list[dict[str, Any]]
     last_breath: bool
     due_at: datetime
     expires_at: datetime | None
+    reports: bool
     spec: dict[str, Any] | None
+    revision: int | None
 
 
 _RUN = """
-SELECT r.*, a.name AS agent, j.spec FROM run r JOIN agent a ON a.id = r.agent_id LEFT JOIN job j ON j.id = r.job_id
+SELECT r.*, a.name AS agent, j.spec, j.revision FROM run r JOIN agent a ON a.id = r.agent_id
+LEFT JOIN job j ON j.id = r.job_id
 """
 
 
@@ -156,7 +160,15 @@ def create(
     return made
 
 
-def end(connection: Connection, run_uid: UUID, problem: BootpointError, *, actor: str, ending: str = "failed") -> bool:
+def end(
+    connection: Connection,
+    run_uid: UUID,
+    problem: BootpointError,
+    *,
+    actor: str,
+    origin: str | None = None,
+    ending: str = "failed",
+) -> bool:
     """Let a run fail or be cancelled: its points are given up, and when they are gone the run ends.
 
     Args:
@@ -164,10 +176,12 @@ def end(connection: Connection, run_uid: UUID, problem: BootpointError, *, actor
         run_uid: The run.
         problem: Why.
         actor: Who.
+        origin: From where.
         ending: ``failed`` or ``cancelled``.
 
     Returns:
-        False where it is too late: the run has ended, or a point of it is being committed.
+        False where it is too late: the run has ended, or a point of it is being committed, or (for a cancel) all of
+        its points are.
     """
     unfinished = rows(
         connection,
@@ -180,6 +194,8 @@ def end(connection: Connection, run_uid: UUID, problem: BootpointError, *, actor
         return False
     if any(row["state"] == point.State.COMMITTING for row in unfinished):
         return False
+    if ending == "cancelled" and not unfinished and found.ending is None and not _open_targets(connection, run_uid):
+        return False
     if found.ending is None:
         _mark(connection, found, problem, ending)
         event.record(
@@ -187,6 +203,7 @@ def end(connection: Connection, run_uid: UUID, problem: BootpointError, *, actor
             "cancel_requested" if ending == "cancelled" else "run_failing",
             problem.message,
             actor=actor,
+            origin=origin,
             job=found.job_name,
             run_number=found.id,
             agent=found.agent,
@@ -256,13 +273,7 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
         "SELECT count(*) AS n FROM boot_point WHERE run_uid = %s AND state NOT IN ('committed', 'aborted')",
         run_uid,
     )
-    missing = one_row(
-        connection,
-        "SELECT count(*) AS n FROM run_target t WHERE t.run_uid = %s AND NOT EXISTS"
-        " (SELECT 1 FROM boot_point p WHERE p.run_uid = t.run_uid AND p.replica_id = t.replica_id)",
-        run_uid,
-    )
-    if open_points["n"] or (missing["n"] and found.ending is None):
+    if open_points["n"] or (found.ending is None and (_open_targets(connection, run_uid) or _unreported(found))):
         return False
     state = found.ending or "succeeded"
     run(connection, "UPDATE run SET state = %s, ended_at = now(), line = NULL WHERE uid = %s", state, run_uid)
@@ -280,8 +291,30 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
     return True
 
 
-def cancel(connection: Connection, number: int, *, actor: str) -> Run:
+def _open_targets(connection: Connection, run_uid: UUID) -> int:
+    """Return for how many of its targets a run has no point yet."""
+    row = one_row(
+        connection,
+        "SELECT count(*) AS n FROM run_target t WHERE t.run_uid = %s AND NOT EXISTS"
+        " (SELECT 1 FROM boot_point p WHERE p.run_uid = t.run_uid AND p.replica_id = t.replica_id)",
+        run_uid,
+    )
+    return int(row["n"])
+
+
+def _unreported(found: Run) -> bool:
+    """Tell whether a run's end still waits for the script after its point."""
+    return found.reports and not any(script["stage"] == "after_point" for script in found.scripts)
+
+
+def cancel(connection: Connection, number: int, *, actor: str, origin: str | None = None) -> Run:
     """Cancel a run.
+
+    Args:
+        connection: A transaction.
+        number: The run's number.
+        actor: Who.
+        origin: From where: a command.
 
     Raises:
         NotFoundError: ``no_such_run``.
@@ -289,7 +322,7 @@ def cancel(connection: Connection, number: int, *, actor: str) -> Run:
     """
     found = by_number(connection, number)
     problem = error(Code.CANCELLED, f"cancelled by {actor}")
-    if not end(connection, found.uid, problem, actor=actor, ending="cancelled"):
+    if not end(connection, found.uid, problem, actor=actor, origin=origin, ending="cancelled"):
         raise error(
             Code.TOO_LATE, f"run {number} can't be cancelled any more", job=found.job_name, key="run", value=number
         )
@@ -297,9 +330,14 @@ def cancel(connection: Connection, number: int, *, actor: str) -> Run:
 
 
 def add_scripts(connection: Connection, run_uid: UUID, results: list[message.ScriptResult]) -> None:
-    """Keep what scripts of the job did, one result a stage."""
-    if not results:
+    """Keep what scripts of the job did, one result a stage; one that failed is an event, the first time it is told."""
+    found = get(connection, run_uid, lock=True)
+    if not results or found is None:
         return
+    known = {script["stage"] for script in found.scripts}
+    for result in results:
+        if result.exit_code != 0 and result.stage not in known:
+            _note_failure(connection, found, result)
     stages = [r.stage for r in results]
     objects = [
         {"stage": r.stage, "exit_code": r.exit_code, "duration_seconds": r.duration_seconds, "output": r.output}
@@ -312,4 +350,19 @@ def add_scripts(connection: Connection, run_uid: UUID, results: list[message.Scr
         stages,
         Jsonb(objects),
         run_uid,
+    )
+
+
+def _note_failure(connection: Connection, found: Run, result: message.ScriptResult) -> None:
+    how = "was ended" if result.exit_code is None else f"ended with exit code {result.exit_code}"
+    event.record(
+        connection,
+        "script_failed",
+        f"the script {result.stage} {how}",
+        actor=f"agent {found.agent}",
+        job=found.job_name,
+        run_number=found.id,
+        agent=found.agent,
+        code=str(Code.SCRIPT_FAILED),
+        details={"stage": result.stage, "exit_code": result.exit_code, "duration_seconds": result.duration_seconds},
     )

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
+from typing import Protocol
 from uuid import UUID
 
 from bootpoint_common.stream.carrier import CarrierLost, Confirmed, Refused, StreamPublisher
@@ -32,10 +33,25 @@ class StreamClosedError(Exception):
     """The outlet was closed on this side, by its user or with its sender."""
 
 
-class Outlet:
-    """One stream's way out; thread-safe. Made by `StreamSender.open`."""
+class Pace(Protocol):
+    """A limit on what is published, shared by the streams that it is given to; called by the sender's thread only."""
 
-    def __init__(self, sender: StreamSender, window: Window) -> None:
+    def delay(self) -> float:
+        """Return the seconds until the next bundle may be published; 0 for at once."""
+
+    def spend(self, count: int) -> None:
+        """Note that a bundle of ``count`` bytes was published, for the first time or again."""
+
+
+class Outlet:
+    """One stream's way out; thread-safe. Made by `StreamSender.open`.
+
+    Attributes:
+        pace: What limits it, with others; None for nothing.
+    """
+
+    def __init__(self, sender: StreamSender, window: Window, pace: Pace | None) -> None:
+        self.pace = pace
         self._sender = sender
         self._window = window
         self._changed = sender.changed
@@ -175,8 +191,9 @@ class StreamSender:
         offset: int = 0,
         hold_bytes: int = HOLD,
         in_flight_bytes: int = IN_FLIGHT,
+        pace: Pace | None = None,
     ) -> Outlet:
-        """Make the outlet of one more stream; arguments as in `Window`."""
+        """Make the outlet of one more stream, limited by a pace; other arguments as in `Window`."""
         window = Window(
             stream,
             sequence=sequence,
@@ -185,7 +202,7 @@ class StreamSender:
             in_flight_bytes=in_flight_bytes,
             clock=self._clock,
         )
-        outlet = Outlet(self, window)
+        outlet = Outlet(self, window, pace)
         with self.changed:
             if self.closed:
                 raise StreamClosedError("the sender was closed")
@@ -267,10 +284,16 @@ class StreamSender:
         taken in are lost with the connection.
         """
         wait = _IDLE
-        for _, window in self._outlets.values():
+        for outlet, window in list(self._outlets.values()):
             body = window.next()
-            if body is not None:
+            if body is not None and outlet.pace is not None and (delay := outlet.pace.delay()) > 0:
+                wait = min(wait, delay)
+            elif body is not None:
                 window.published(publisher.publish(window.stream, body))
+                if outlet.pace is not None:
+                    outlet.pace.spend(len(body))
+                # To the end of the line: where only one bundle may pass at a time, it isn't always the same stream's.
+                self._outlets[window.stream] = self._outlets.pop(window.stream)
                 wait = 0.0
             elif (retry := window.retry_seconds) is not None:
                 wait = min(wait, retry)

@@ -185,7 +185,7 @@ class Window:
 
     def next(self) -> bytes | None:
         """Return the bundle to publish now, or None: nothing is offered, no credit, too much in flight, or a
-        refusal is too fresh. `published` must follow before the next call."""
+        refusal is too fresh. It stays the next one until `published` is called."""
         held = self._ready()
         if held is None or (self._flight and self._flight_bytes + len(held.body) > self._in_flight_bytes):
             return None

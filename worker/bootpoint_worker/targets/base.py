@@ -430,6 +430,7 @@ class Target(Protocol):
         resumes_after_crash: Whether a layer below the watermark is intact after a worker died.
         can_test_while_open: Whether a test VM may run while a point is open.
         can_share: Whether points can be shared with programs of this machine, to be exported and mounted.
+        over_network: Whether what is written to a layer leaves this machine by the network.
         slice_seconds: Longest slice while others wait.
     """
 
@@ -437,6 +438,7 @@ class Target(Protocol):
     resumes_after_crash: bool
     can_test_while_open: bool
     can_share: bool
+    over_network: bool
     slice_seconds: float
 
     def inspect_host(self) -> HostInfo:

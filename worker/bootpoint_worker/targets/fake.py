@@ -55,7 +55,7 @@ class FakeTarget:
     """A session with a `FakeHost`; see `Target` for what each verb promises.
 
     Args:
-        access: Address and credentials; ``settings`` may hold other values for the four attributes below.
+        access: Address and credentials; ``settings`` may hold other values for the attributes below.
         host: The host.
 
     Attributes:
@@ -63,6 +63,7 @@ class FakeTarget:
         resumes_after_crash: As in `Target`.
         can_test_while_open: As in `Target`.
         can_share: As in `Target`; nothing in memory can be reached by another program.
+        over_network: As in `Target`; by default as a host that is somewhere else.
         slice_seconds: As in `Target`.
     """
 
@@ -72,6 +73,7 @@ class FakeTarget:
         self.point_limit: int = access.settings.get("point_limit", 22)
         self.resumes_after_crash: bool = access.settings.get("resumes_after_crash", True)
         self.can_test_while_open: bool = access.settings.get("can_test_while_open", True)
+        self.over_network: bool = access.settings.get("over_network", True)
         self.slice_seconds: float = access.settings.get("slice_seconds", 60.0)
         self._host = host
         self._session = Session(access, host)

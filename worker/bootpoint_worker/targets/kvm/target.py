@@ -72,7 +72,8 @@ class KvmTarget:
     slice_seconds = 60.0
 
     def __init__(self, *, access: HostAccess, step: Callable[[str], None] = no_step) -> None:
-        session: Session = LocalSession(host=access.name) if access.address == "local" else SshSession(access=access)
+        self.over_network = access.address != "local"
+        session: Session = SshSession(access=access) if self.over_network else LocalSession(host=access.name)
         self.host = Host(
             name=access.name,
             session=session,
