@@ -72,9 +72,17 @@ def run(connection: Connection, number: int) -> dict[str, Any]:
 
 
 def run_line(connection: Connection, number: int) -> str | None:
-    """Return why a run still waits."""
-    found = one(connection, "SELECT line FROM run WHERE id = %s AND state = 'waiting'", number)
+    """Return what a run waits for: its place in the line, or the script that decides how it ends."""
+    found = one(connection, _LINE, number)
     return None if found is None else found["line"]
+
+
+_LINE = """
+SELECT CASE WHEN state = 'waiting' THEN line ELSE 'the script after_point' END AS line FROM run r
+WHERE id = %s AND (state = 'waiting' OR state = 'running' AND reports AND ending IS NULL
+  AND NOT EXISTS (SELECT 1 FROM run_target t WHERE t.run_uid = r.uid AND NOT EXISTS (SELECT 1 FROM boot_point p
+    WHERE p.run_uid = r.uid AND p.replica_id = t.replica_id AND p.state = 'committed')))
+"""
 
 
 def run_events(connection: Connection, number: int) -> list[dict[str, Any]]:

@@ -35,8 +35,8 @@ DOCS = Path(__file__).parents[2] / "docs"
 MINIMAL = 'name = "erp-db"\n[source]\nagent = "erp-db"\n[[target]]\nhost = "kvm1"\n'
 
 
-def documented() -> list[str]:
-    return re.findall(r"```toml\n(.*?)```", (DOCS / "job.md").read_text(), re.DOTALL)
+def documented(page: str = "job.md") -> list[str]:
+    return re.findall(r"```toml\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
 
 
 def minimal(**changes: Any) -> dict[str, Any]:
@@ -47,6 +47,14 @@ def refused(obj: dict[str, Any]) -> SpecError:
     with pytest.raises(SpecError) as caught:
         read_json(obj)
     return caught.value
+
+
+@pytest.mark.parametrize("page", ["limits.md", "scripts.md"])
+def test_the_tables_of_a_page_are_parts_of_a_job_file(page: str) -> None:
+    (part,) = documented(page)
+    top, _, tables = part.rpartition("\n\n") if part.startswith("time_zone") else ("", "", part)
+    spec = read_toml(f"{top}\n{MINIMAL}{tables}")
+    assert (spec.limits, spec.scripts) != (read_toml(MINIMAL).limits, read_toml(MINIMAL).scripts)
 
 
 def test_documented_job_has_every_key() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
+import re
 import threading
 import time
 from pathlib import Path
@@ -141,3 +142,31 @@ def test_program_that_cannot_start_says_why(script: Script, code: int, reason: s
 def test_script_runs_as_its_user() -> None:
     outcome = run_script(shell("id -un; id -Gn; pwd; echo $HOME", user="nobody"), Stage.AFTER_SNAPSHOT, TOLD)
     assert outcome.output.splitlines() == ["nobody", "nogroup", "/", "/nonexistent"]
+
+
+def test_the_scripts_of_the_page_do_what_it_says(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/scripts.md").read_text()
+    blocks = re.findall(r"^```sh\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    pause, resume, tell = (text.replace("/run/shop", str(tmp_path)) for text in blocks)
+
+    def page_script(text: str, *words: str) -> Outcome:
+        script = Script(run=("/bin/sh", "-c", text, "script", *words), user=getpass.getuser())
+        return run_script(script, Stage.AFTER_POINT, {**TOLD, "point": "V20261203_093000"})
+
+    (tmp_path / "idle").touch()
+    assert page_script(pause).output == "the shop is closed for erp, run 4711\n"
+    assert (tmp_path / "closed").exists()
+    for _ in range(2):
+        assert page_script(resume).succeeded
+        assert not (tmp_path / "closed").exists()
+    assert page_script(tell, "erp-db").output == "erp-db can go back to V20261203_093000 (fs)\n"
+
+
+def test_a_stop_that_only_tells_lets_the_script_go_on() -> None:
+    stop, told = threading.Event(), list[float]()
+    stop.set()
+    outcome = run_script(
+        shell("sleep 0.5; echo done"), Stage.AFTER_SNAPSHOT, TOLD, stop=stop, on_stop=lambda: told.append(1.0)
+    )
+    assert (outcome.output, outcome.succeeded) == ("done\n", True)
+    assert told == [1.0]
