@@ -96,9 +96,9 @@ class Processes:
         """Start a scheduler process."""
         return self._start(name, [str(_PROGRAMS / "bootpoint"), "scheduler"], "scheduler runs")
 
-    def add_agent(self, name: str, files: Sequence[Path]) -> Server:
+    def add_agent(self, name: str, files: Sequence[Path], *, snapshot: str = "none") -> Server:
         """Enroll an agent, let it join, and start it; a worker must run."""
-        self.configure_agent(name, files)
+        self.configure_agent(name, files, snapshot=snapshot)
         self.agent_command(name, "join", "-", text=self.enroll(name))
         return self.start_agent(name)
 
@@ -111,10 +111,10 @@ class Processes:
             self.vhost.broker.ctl(*arguments)
         return str(item["token"])
 
-    def configure_agent(self, name: str, files: Sequence[Path]) -> None:
-        """Write an agent's configuration: the files that may be sources."""
+    def configure_agent(self, name: str, files: Sequence[Path], *, snapshot: str = "none") -> None:
+        """Write an agent's configuration: the files that may be sources, and how they are held still."""
         listed = ", ".join(json.dumps(f"file:{file}") for file in files)
-        self._agent_file(name).write_text(f'files = [{listed}]\nsnapshot = "none"\n')
+        self._agent_file(name).write_text(f'files = [{listed}]\nsnapshot = "{snapshot}"\n')
 
     def agent_words(self, name: str, *words: str) -> list[str]:
         """Return the call of an agent's program with its configuration and state."""
@@ -244,17 +244,19 @@ class Processes:
                 POOL,
             )
 
-    def add_job(self, name: str, agent: str, disks: dict[str, Path]) -> int:
-        """Apply a job of raw files, and return its number."""
+    def add_job(self, name: str, agent: str, disks: dict[str, Path], more: str = "") -> int:
+        """Apply a job of raw files, with more tables in its file, and return its number."""
         listed = ", ".join(
             f"{{ slot = {json.dumps(slot)}, id = {json.dumps(f'file:{path}')} }}" for slot, path in disks.items()
         )
+        if "[limits]" not in more:
+            more += "[limits]\nnice = 0\n"
         file = self.directory / f"{name}.toml"
         file.write_text(
             f'name = "{name}"\n[source]\nagent = "{agent}"\nconsistency = "crash"\ndisks = [{listed}]\n'
             '[check]\nboot = "never"\n'
             f'[[target]]\nhost = "{HOST}"\npoints = 22\nstorage = {{ name = "{self.storage}" }}\n'
-            'vm = { cpus = 1, memory = "128MiB" }\n'
+            f'vm = {{ cpus = 1, memory = "128MiB" }}\n{more}'
         )
         applied = self.bootpoint("job", "apply", str(file))
         return int(applied["items"][0]["id"])

@@ -10,6 +10,7 @@ import subprocess
 import termios
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Self
 
 from tests.service.process import PATIENCE, wait_for
@@ -84,6 +85,11 @@ class Terminal:
             if not data:
                 return
             self._got[name] += data
+
+    @property
+    def threads(self) -> int:
+        """How many threads the command has: more than one once it has opened a database."""
+        return len(list(Path(f"/proc/{self._child.pid}/task").iterdir()))
 
     def raw(self, stream: str = "terminal") -> str:
         """Return everything that came so far on the terminal, or on a pipe."""

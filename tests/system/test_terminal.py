@@ -191,13 +191,15 @@ def test_ctrl_c_ends_the_watching_and_not_the_run(shut: Installation) -> None:
     with shut.on(f"run watch {number}") as watched:
         watched.wait_for(r"/32\.0 MiB")
         watched.interrupt()
+        watched.wait_for(f"run {number} goes on: cancel it")
+        watched.type("\n")
         assert watched.ends() == 130
         shown = " ".join(watched.screen())
         assert f"run {number} goes on" in shown
         assert f"bootpoint run watch {number}" in shown
         assert "Traceback" not in shown
     with shut.on(f"run watch {number} -o json", pipes=("stdout", "stderr")) as quiet:
-        wait_for(lambda: shut.json(f"run show {number}")["state"] == "running", "the run")
+        wait_for(lambda: quiet.threads > 1, "the watching to begin")
         quiet.interrupt()
         assert quiet.ends() == 130
         assert quiet.raw("stdout") == ""
@@ -216,6 +218,27 @@ def test_a_cancelled_run_ends_the_watching_with_130(shut: Installation) -> None:
         assert watched.ends() == 130
         assert f"run {number} of archive cancelled" in "\n".join(watched.screen())
         assert "goes on" not in watched.raw()
+
+
+def test_a_run_can_be_cancelled_from_its_progress_bar(shut: Installation) -> None:
+    with shut.on(f"job run {GATED} --wait") as watched:
+        watched.wait_for(r"1[0-9]\.\d/32\.0 MiB")
+        number = shut.json("run list")["items"][0]["id"]
+        watched.interrupt()
+        watched.wait_for("cancel it \\(c\\), or leave it \\(Enter\\)")
+        watched.type("c\n")
+        wait_for(lambda: shut.json(f"run show {number}")["reason"] == "cancelled", "the cancel")
+        shut.gate("open")
+        assert watched.ends() == 130
+        assert f"run {number} of archive cancelled" in "\n".join(watched.screen())
+    (event,) = [item for item in shut.json(f"run log {number}")["items"] if item["kind"] == "cancel_requested"]
+    assert "@" in event["actor"]
+    assert event["origin"] == "job run"
+    late = shut.piped(f"run cancel {number} -o json")
+    assert late.returncode == 4
+    assert json.loads(late.stderr)["code"] == "too_late"
+    (refused,) = [item for item in shut.json(f"run log {number}")["items"] if item["kind"] == "cancel_refused"]
+    assert (refused["origin"], refused["code"]) == ("run cancel", "too_late")
 
 
 def test_a_pipe_gets_lines_and_no_escape_codes(shut: Installation) -> None:

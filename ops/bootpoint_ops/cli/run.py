@@ -10,9 +10,9 @@ from typing import Any
 import click
 from rich.console import Console
 
-from bootpoint_common.store import run as runs
 from bootpoint_common.units import format_duration, format_size, parse_duration
 from bootpoint_ops import read
+from bootpoint_ops.cancel import cancel as cancel_run
 from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
 from bootpoint_ops.cli.watch import seconds_between, watch_run
 
@@ -90,11 +90,16 @@ def show(number: int) -> None:
         ("plan", f"{plan['kind']}, about {format_size(plan['changed_bytes'])}" if plan else None),
         *((f"target {target['host']}", _target(target)) for target in item["targets"]),
         *(
-            (f"script {s['stage']}", f"exit {s['exit_code']} after {format_duration(s['duration_seconds'])}")
-            for s in item["scripts"]
+            (f"script {script['stage']}", _script_end(script))
+            for script in item["scripts"]
         ),
     ]
     emit(item, fields([pair for pair in pairs if pair[1] not in (None, "")]))
+
+
+def _script_end(script: dict[str, Any]) -> str:
+    how = "was ended" if script["exit_code"] is None else f"exit {script['exit_code']}"
+    return f"{how} after {format_duration(script['duration_seconds'])}"
 
 
 def _target(target: dict[str, Any]) -> str:
@@ -112,7 +117,10 @@ def _target(target: dict[str, Any]) -> str:
 @click.argument("number", metavar="R", type=int)
 @output_option
 def watch(number: int) -> None:
-    """Follow a run until it has ended; exit as it did: 0, 1 failed, 130 cancelled."""
+    """Follow a run until it has ended; exit as it did: 0, 1 failed, 130 cancelled.
+
+    On a terminal Ctrl-C asks whether to cancel the run or to leave it.
+    """
     watch_run(session(), number)
 
 
@@ -147,10 +155,7 @@ def _show_log(out: Console, events: list[dict[str, Any]], item: dict[str, Any]) 
             markup=False,
         )
     for script in item["scripts"]:
-        out.print(
-            f"--- {script['stage']}: exit {script['exit_code']} after {format_duration(script['duration_seconds'])}",
-            markup=False,
-        )
+        out.print(f"--- {script['stage']}: {_script_end(script)}", markup=False)
         out.print(script["output"].rstrip("\n"), markup=False)
 
 
@@ -159,8 +164,5 @@ def _show_log(out: Console, events: list[dict[str, Any]], item: dict[str, Any]) 
 @output_option
 def cancel(number: int) -> None:
     """Cancel a run; refused once a boot point of it is being committed."""
-    here = session()
-    with here.env.database.transaction() as connection:
-        runs.cancel(connection, number, actor=here.env.actor)
-        item = read.run(connection, number)
+    item = cancel_run(session().env, number, origin="run cancel")
     say(f"run {number} is being cancelled" if item["ended_at"] is None else f"run {number} cancelled", item)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 from rich.progress import (
@@ -17,9 +18,10 @@ from rich.progress import (
     TransferSpeedColumn,
 )
 
-from bootpoint_common.errors import Code, error
+from bootpoint_common.errors import Code, RefusedError, error
 from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import read
+from bootpoint_ops.cancel import cancel
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, console, emit
 
 #: Seconds between two looks at the database.
@@ -33,22 +35,46 @@ _UNDER_WAY = ("waiting", "running")
 
 
 def watch_run(here: Session, number: int) -> None:
-    """Follow a run to its end.
+    """Follow a run to its end; on a terminal Ctrl-C asks whether to cancel it or to leave it.
 
     Raises:
         NotFoundError: ``no_such_run``.
         click.exceptions.Exit: It failed (1) or was cancelled (130), or Ctrl-C ended the watching (130).
     """
+    while True:
+        try:
+            return _watch(here, number)
+        except KeyboardInterrupt:
+            if not _asks_to_cancel(here, number):
+                _leave(here, number)
+        try:
+            cancel(here.env, number, origin=click.get_current_context().command_path.removeprefix("bootpoint "))
+        except RefusedError as too_late:
+            # How it ends is told all the same.
+            complain(too_late, as_json=False)
+
+
+def _asks_to_cancel(here: Session, number: int) -> bool:
+    """Ask on a terminal; another Ctrl-C leaves the run, as Enter does."""
+    if here.json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    question = f"\nrun {number} goes on: cancel it (c), or leave it (Enter)"
     try:
-        _watch(here, number)
-    except KeyboardInterrupt:
-        text = f"run {number} goes on"
-        hint = f"`bootpoint run watch {number}` follows it, `bootpoint run cancel {number}` ends it"
-        if here.json:
-            complain(error(Code.CANCELLED, text, hint=hint, key="run", value=number), as_json=True)
-        else:
-            click.echo(f"{text}: {hint}", err=True)
-        raise click.exceptions.Exit(CANCELLED) from None
+        answer = click.prompt(question, default="", show_default=False, err=True)
+    except click.Abort:
+        click.echo(err=True)
+        return False
+    return str(answer).strip().lower() in ("c", "cancel")
+
+
+def _leave(here: Session, number: int) -> NoReturn:
+    text = f"run {number} goes on"
+    hint = f"`bootpoint run watch {number}` follows it, `bootpoint run cancel {number}` ends it"
+    if here.json:
+        complain(error(Code.CANCELLED, text, hint=hint, key="run", value=number), as_json=True)
+    else:
+        click.echo(f"{text}: {hint}", err=True)
+    raise click.exceptions.Exit(CANCELLED)
 
 
 def _watch(here: Session, number: int) -> None:
