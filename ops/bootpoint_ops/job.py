@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from bootpoint_common.errors import BootpointError, Code, error, together
 from bootpoint_common.identity import new_id
 from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
-from bootpoint_common.store import disk, event, limit
+from bootpoint_common.store import disk, due, event, limit
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, one_row, rows, run
 from bootpoint_common.store.job import Job
@@ -122,6 +122,7 @@ def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = 
     applied = _write(connection, applied, actor)
     _set_replicas(connection, applied)
     if applied.number is not None:
+        due.plan(connection, applied.number)
         limit.tell(connection, applied.number)
     event.record(
         connection,
@@ -211,13 +212,15 @@ def _set_replicas(connection: Connection, applied: Applied) -> None:
 
 
 def switch(connection: Connection, name: str, *, enabled: bool, actor: str) -> Job:
-    """Enable or disable a job; a disabled one has no runs but those asked for by hand.
+    """Enable or disable a job; a disabled one has no runs but those asked for by hand. Enabling ends a pause.
 
     Raises:
         NotFoundError: ``no_such_job``.
         RefusedError: ``credentials_not_saved``: it would run by itself on a host that nobody can log in to.
     """
     found = jobs.by_name(connection, name)
+    if enabled and due.end_pause(connection, found.id):
+        event.record(connection, "job_resumed", f"the pause of job {found.name} was ended", actor=actor, job=found.name)
     if found.enabled != enabled:
         spec = dataclasses.replace(read_json(found.spec), enabled=enabled)
         apply(connection, spec, actor=actor, kind=f"job_{'enabled' if enabled else 'disabled'}")

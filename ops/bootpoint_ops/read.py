@@ -8,7 +8,7 @@ from uuid import UUID
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import agent as agents
-from bootpoint_common.store import damage
+from bootpoint_common.store import damage, line
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, rows
 from bootpoint_common.store.shown import jsonable
@@ -73,15 +73,14 @@ def run(connection: Connection, number: int) -> dict[str, Any]:
 
 def run_line(connection: Connection, number: int) -> str | None:
     """Return what a run waits for: its place in the line, or the script that decides how it ends."""
-    found = one(connection, _LINE, number)
-    return None if found is None else found["line"]
+    found = one(connection, _SCRIPT, number)
+    return line.shown(connection, number) if found is None else "the script after_point"
 
 
-_LINE = """
-SELECT CASE WHEN state = 'waiting' THEN line ELSE 'the script after_point' END AS line FROM run r
-WHERE id = %s AND (state = 'waiting' OR state = 'running' AND reports AND ending IS NULL
+_SCRIPT = """
+SELECT 1 FROM run r WHERE id = %s AND state = 'running' AND reports AND ending IS NULL
   AND NOT EXISTS (SELECT 1 FROM run_target t WHERE t.run_uid = r.uid AND NOT EXISTS (SELECT 1 FROM boot_point p
-    WHERE p.run_uid = r.uid AND p.replica_id = t.replica_id AND p.state = 'committed')))
+    WHERE p.run_uid = r.uid AND p.replica_id = t.replica_id AND p.state = 'committed'))
 """
 
 

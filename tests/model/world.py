@@ -29,6 +29,7 @@ from bootpoint_common.units import GRAIN
 from bootpoint_common.vault import Vault
 from bootpoint_producer.state import Identity
 from bootpoint_worker import actors, replicate
+from bootpoint_worker.admission import admit
 from bootpoint_worker.commit import commit
 from bootpoint_worker.context import Context, Sessions
 from bootpoint_worker.ingress import Ingress
@@ -183,7 +184,8 @@ class World:
                 return
 
     def relay(self) -> int:
-        """Publish what is due; tasks go to where a test picks them."""
+        """Let in who may begin, and publish what is due; tasks go to where a test picks them."""
+        admit(self.database)
         return relay_once(self.workers[0].context, self.tasks.append)
 
     def reap(self) -> None:
@@ -198,6 +200,7 @@ class World:
             execute(connection, "UPDATE outbox SET not_before = now()")
             for table in ("run", "boot_point", "boot_point_disk"):
                 execute(connection, f"UPDATE {table} SET enqueued_at = enqueued_at - interval '1 hour'")
+            execute(connection, "UPDATE run SET look_at = NULL")
             execute(connection, "UPDATE replica SET consolidation_enqueued_at = NULL")
         for agent in self.agents:
             agent.pass_time()

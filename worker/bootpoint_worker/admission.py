@@ -15,9 +15,9 @@ from psycopg.types.json import Jsonb
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store import outbox
+from bootpoint_common.store import line, outbox
 from bootpoint_common.store import run as runs
-from bootpoint_common.store.database import Connection, one, one_row, rows, run
+from bootpoint_common.store.database import Connection, Database, one, one_row, rows, run
 from bootpoint_common.store.run import Run
 
 from .context import Context
@@ -30,8 +30,8 @@ _log = logging.getLogger(__name__)
 #: Seconds within which an agent has to begin a run that it was told of.
 START_WITHIN = 600.0
 
-#: Seconds until a run in the line looks again for a free place.
-LINE_SECONDS = 2.0
+#: Seconds until a run is looked at again that waits for something else than a place.
+AGAIN_SECONDS = 2.0
 
 
 def prepare(context: Context, run_uid: UUID) -> None:
@@ -40,7 +40,7 @@ def prepare(context: Context, run_uid: UUID) -> None:
         found = runs.get(connection, run_uid, lock=True)
         if found is None or found.state != "waiting" or found.job_id is None:
             return
-        run(connection, "UPDATE run SET enqueued_at = now() WHERE uid = %s", run_uid)
+        line.hold(connection, run_uid)
         replicas = [replica for replica in jobs.replicas(connection, found.job_id) if replica.state != "detached"]
     try:
         plans = [preflight(context, found, replica) for replica in replicas]
@@ -49,11 +49,11 @@ def prepare(context: Context, run_uid: UUID) -> None:
             runs.end(connection, run_uid, problem, actor="worker")
         return
     with context.database.transaction() as connection:
-        lines = [(replica, plan.line) for replica, plan in zip(replicas, plans, strict=True) if plan.line is not None]
-        for replica, _line in lines:
+        waits = [(replica, plan.line) for replica, plan in zip(replicas, plans, strict=True) if plan.line is not None]
+        for replica, _why in waits:
             outbox.task(connection, replica.pool, "consolidate", replica.id)
-        if lines:
-            _wait(connection, found, lines[0][1] or "")
+        if waits:
+            _wait(connection, run_uid, waits[0][1] or "")
         else:
             _begin(connection, run_uid, plans)
 
@@ -78,7 +78,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
         return
     for target in merging:
         if target["consolidating"] is not None:
-            _wait(connection, found, waiting_line(connection, target["consolidating"], target["host"]))
+            _wait(connection, run_uid, waiting_line(connection, target["consolidating"], target["host"]))
             return
     for on in hosts:
         taken = one_row(
@@ -88,28 +88,51 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
             on["id"],
         )
         if taken["n"] >= on["max_open_points"]:
-            _wait(connection, found, f"host {on['name']} has no free place")
+            _wait(connection, run_uid, f"host {on['name']} has no free place")
             return
     try:
         with connection.transaction():
-            run(
+            begun = run(
                 connection,
                 "UPDATE run SET state = 'running', started_at = now(), enqueued_at = now(), line = NULL, plan = %s,"
-                " expires_at = now() + make_interval(secs => %s), reports = %s WHERE uid = %s",
+                " expires_at = now() + make_interval(secs => %s), reports = %s"
+                " WHERE uid = %s AND (begin_by IS NULL OR begin_by >= now())",
                 Jsonb(plans[0].as_json()) if plans else None,
                 START_WITHIN,
                 _reports(found),
                 run_uid,
             )
     except psycopg.errors.UniqueViolation:
-        _wait(connection, found, f"agent {found.agent} works on another run")
+        _wait(connection, run_uid, f"agent {found.agent} works on another run")
         return
-    outbox.tell(connection, found.agent, run_uid, start_message(connection, run_uid))
+    if begun:
+        outbox.tell(connection, found.agent, run_uid, start_message(connection, run_uid))
+    else:
+        runs.end(connection, run_uid, _late(), actor="worker")
 
 
-def _wait(connection: Connection, found: Run, line: str) -> None:
-    run(connection, "UPDATE run SET line = %s WHERE uid = %s AND state = 'waiting'", line, found.uid)
-    outbox.task(connection, found.pool, "prepare", found.uid, delay=LINE_SECONDS)
+def _wait(connection: Connection, run_uid: UUID, why: str) -> None:
+    line.put_back(connection, run_uid, why, seconds=AGAIN_SECONDS)
+
+
+def admit(database: Database) -> int:
+    """Promise what places are free to the first ones of the line; any process may, none leads.
+
+    Returns:
+        How many runs got a promise.
+    """
+    with database.transaction() as connection:
+        return line.admit(connection)
+
+
+def give_up_late(connection: Connection) -> None:
+    """End the runs that still wait and had to begin by now: when their machine is off there is nothing to copy."""
+    for row in rows(connection, "SELECT uid FROM run WHERE state = 'waiting' AND begin_by < now() ORDER BY id"):
+        runs.end(connection, row["uid"], _late(), actor="scheduler")
+
+
+def _late() -> BootpointError:
+    return error(Code.DEADLINE, "no place was free in time for the run to end before the machine stops")
 
 
 def _reports(found: Run) -> bool:

@@ -10,14 +10,14 @@ from datetime import UTC, datetime
 from uuid import UUID
 
 from bootpoint_common.errors import Code, error
-from bootpoint_common.store import kept, outbox, point, trash
+from bootpoint_common.store import kept, line, outbox, point, trash
 from bootpoint_common.store import run as runs
 from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import Connection, Row, one, rows, run
 from bootpoint_common.store.point import State
 
 from . import bootcheck, inventory
-from .admission import start_message
+from .admission import give_up_late, start_message
 from .context import Context
 from .examine import request_missing
 from .step import delete_streams
@@ -46,7 +46,8 @@ _WORK = {State.OFFERED: "open_point", State.SEALED: "commit", State.COMMITTING: 
 def reap(context: Context) -> None:
     """Look once over everything unfinished."""
     with context.database.transaction() as connection:
-        _enqueue_runs(connection)
+        line.withdraw(connection)
+        give_up_late(connection)
         _enqueue_points(connection)
         _enqueue_disks(connection)
         _enqueue_merges(connection)
@@ -75,24 +76,6 @@ SELECT d.point_id FROM boot_point_disk d JOIN boot_point p ON p.id = d.point_id
 WHERE d.stream_deleted_at IS NULL AND p.state IN ('committed', 'aborted')
   AND p.ended_at < now() - make_interval(secs => %s) ORDER BY p.ended_at LIMIT 20
 """
-
-
-def _enqueue_runs(connection: Connection) -> None:
-    lost = rows(
-        connection,
-        "UPDATE run SET enqueued_at = now() WHERE state = 'waiting' AND line IS NULL"
-        " AND (enqueued_at IS NULL OR enqueued_at < now() - make_interval(secs => %s)) RETURNING uid, pool",
-        RESEND_SECONDS,
-    )
-    waiting = rows(
-        connection,
-        "SELECT uid, pool FROM run r WHERE state = 'waiting' AND line IS NOT NULL"
-        " AND NOT EXISTS (SELECT 1 FROM outbox o WHERE o.subject = r.uid::text AND o.kind = 'prepare')"
-        " AND (enqueued_at IS NULL OR enqueued_at < now() - make_interval(secs => %s))",
-        RESEND_SECONDS,
-    )
-    for row in [*lost, *waiting]:
-        outbox.task(connection, row["pool"], "prepare", row["uid"])
 
 
 def _enqueue_points(connection: Connection) -> None:
@@ -270,6 +253,7 @@ def restart(context: Context) -> None:
                 error(Code.AGENT_RESTARTED, "bootpoint was stopped in the midst of the run"),
                 actor="up",
             )
+        run(connection, "UPDATE run SET enqueued_at = NULL WHERE state = 'waiting'")
         run(connection, "UPDATE replica SET writer_until = '-infinity'")
         run(connection, "UPDATE boot_point_disk SET writer_until = '-infinity' WHERE sealed_at IS NULL")
         run(connection, "UPDATE test_vm SET writer_until = '-infinity', enqueued_at = NULL WHERE state <> 'ended'")

@@ -16,11 +16,13 @@ from bootpoint_common.store.database import run
 from bootpoint_common.stream.carrier import CarrierLost
 
 from . import actors
+from .admission import admit
 from .context import Context
 from .ingress import Ingress
 from .notice.round import rounds
 from .reaper import REAP_SECONDS, reap
 from .relay import relay_once
+from .scheduling.round import ROUND_SECONDS, attend
 from .verification_due import LOOK_SECONDS, look
 
 _log = logging.getLogger(__name__)
@@ -39,6 +41,12 @@ INGRESS_PREFETCH = 32
 
 #: Seconds between two signs of life of a process.
 ALIVE_SECONDS = 5.0
+
+#: Longest wait for news of the line, in seconds: who was passed over is looked at again without a word.
+LINE_SECONDS = 1.0
+
+#: Channel of NOTIFY that says that the line has grown, or that a place may be free.
+_LINE = "bootpoint_line"
 
 #: Channel of NOTIFY that says that the outbox has something new.
 _OUTBOX = "bootpoint_outbox"
@@ -82,7 +90,7 @@ class Loop:
 
 
 class ControlLoops:
-    """Relay, reaper, notices, and what looks for due checks: any scheduler or worker process runs them, none leads.
+    """Relay, reaper, due runs, the line, notices, due checks: any scheduler or worker runs them, none leads.
 
     Args:
         context: What the process works with.
@@ -99,6 +107,8 @@ class ControlLoops:
         self._loops = [
             Loop("relay", self._relay, self._stop),
             Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
+            Loop("schedule", self._schedule, self._stop, pause=ROUND_SECONDS),
+            Loop("line", self._line, self._stop),
             Loop("checks", lambda: look(context), self._stop, pause=LOOK_SECONDS),
             Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
             *(
@@ -129,6 +139,18 @@ class ControlLoops:
                 while relay_once(self._context, self._send):
                     pass
                 for _ in connection.notifies(timeout=RELAY_SECONDS, stop_after=1):
+                    pass
+
+    def _schedule(self) -> None:
+        while not self._stop.is_set() and attend(self._context.database, origin=self._context.worker):
+            pass
+
+    def _line(self) -> None:
+        with self._context.database.listen(_LINE) as connection:
+            while not self._stop.is_set():
+                while admit(self._context.database):
+                    pass
+                for _ in connection.notifies(timeout=LINE_SECONDS, stop_after=1):
                     pass
 
     def _alive(self) -> None:

@@ -46,7 +46,7 @@ class Database:
             timeout=timeout,
             open=False,
             check=ConnectionPool.check_connection,
-            configure=_limit_idleness,
+            configure=_configure,
             kwargs={"row_factory": dict_row, "autocommit": True, "application_name": "bootpoint", **_KEEPALIVE},
         )
 
@@ -69,8 +69,10 @@ class Database:
         self._pool.close()
 
 
-def _limit_idleness(connection: Connection) -> None:
+def _configure(connection: Connection) -> None:
     connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'".encode())
+    # With many jobs the planner would compile the views for two seconds to save milliseconds.
+    connection.execute(b"SET jit = off")
 
 
 def one(connection: Connection, query: str, *arguments: object) -> Row | None:

@@ -7,15 +7,14 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from psycopg.types.json import Jsonb
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_common.identity import new_id
 
-from . import event, notice, outbox, point, transition
+from . import event, notice, outbox, point, retry, transition
 from .database import Connection, Row, one, one_row, rows, run
+from .start import Wanted, start
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +34,12 @@ class Run:
     message: str | None
     hint: str | None
     scripts: list[dict[str, Any]]
+    trigger: str
+    attempt: int
+    retryable: bool | None
     last_breath: bool
     due_at: datetime
+    begin_by: datetime | None
     expires_at: datetime | None
     reports: bool
     spec: dict[str, Any] | None
@@ -81,8 +84,10 @@ def create(
     requested_by: str,
     attempt: int = 1,
     last_breath: bool = False,
+    begin_by: datetime | None = None,
+    origin: str | None = None,
 ) -> Run:
-    """Make a run that waits for its admission.
+    """Make a run that waits for its admission; many at a time are made by `start.start`.
 
     Args:
         connection: A transaction.
@@ -90,7 +95,9 @@ def create(
         trigger: ``schedule``, ``event``, ``manual``, ``catch_up`` or ``retry``.
         requested_by: Who asked for it.
         attempt: 1, or which retry it is.
-        last_breath: The machine is about to stop.
+        last_breath: The machine is about to stop: it goes to the head of the line.
+        begin_by: It isn't begun after this instant (``deadline``).
+        origin: From where it was asked for.
 
     Returns:
         The run.
@@ -99,65 +106,36 @@ def create(
         RefusedError: ``already_running``.
         NotFoundError: ``no_such_job``.
     """
-    job = one(
-        connection,
-        "SELECT j.*, a.name AS agent FROM job j JOIN agent a ON a.id = j.agent_id WHERE j.id = %s FOR SHARE OF j",
-        job_id,
+    wanted = Wanted(
+        job_id=job_id,
+        trigger=trigger,
+        requested_by=requested_by,
+        attempt=attempt,
+        last_breath=last_breath,
+        begin_by=begin_by,
+        origin=origin,
     )
+    uid = start(connection, [wanted]).get(job_id)
+    if uid is not None:
+        return _run(one_row(connection, _RUN + "WHERE r.uid = %s", uid))
+    job = one(connection, "SELECT name FROM job WHERE id = %s", job_id)
     if job is None:
         raise error(Code.NO_SUCH_JOB, f"there is no job {job_id}", key="job", value=job_id)
-    targets = rows(
-        connection,
-        "SELECT id, host_id, pool FROM replica WHERE job_id = %s AND state <> 'detached' ORDER BY id",
-        job_id,
+    busy = under_way(connection, job_id)
+    number = busy if busy is not None else "?"
+    raise error(
+        Code.ALREADY_RUNNING,
+        f"job {job['name']} has run {number} under way",
+        job=job["name"],
+        key="run",
+        value=number,
     )
-    uid = new_id()
-    try:
-        with connection.transaction():
-            run(
-                connection,
-                "INSERT INTO run (uid, job_id, job_name, agent_id, pool, trigger, requested_by, state, attempt,"
-                " last_breath, enqueued_at) VALUES (%s, %s, %s, %s, %s, %s, %s, 'waiting', %s, %s, now())",
-                uid,
-                job_id,
-                job["name"],
-                job["agent_id"],
-                targets[0]["pool"],
-                trigger,
-                requested_by,
-                attempt,
-                last_breath,
-            )
-    except psycopg.errors.UniqueViolation as violation:
-        busy = one(connection, "SELECT id FROM run WHERE job_id = %s AND state IN ('waiting', 'running')", job_id)
-        number = busy["id"] if busy is not None else "?"
-        raise error(
-            Code.ALREADY_RUNNING,
-            f"job {job['name']} has run {number} under way",
-            job=job["name"],
-            key="run",
-            value=number,
-        ) from violation
-    for target in targets:
-        run(
-            connection,
-            "INSERT INTO run_target (run_uid, replica_id, host_id) VALUES (%s, %s, %s)",
-            uid,
-            target["id"],
-            target["host_id"],
-        )
-    outbox.task(connection, targets[0]["pool"], "prepare", uid)
-    made = _run(one_row(connection, _RUN + "WHERE r.uid = %s", uid))
-    event.record(
-        connection,
-        "run_requested",
-        f"{trigger} run",
-        actor=requested_by,
-        job=made.job_name,
-        run_number=made.id,
-        agent=made.agent,
-    )
-    return made
+
+
+def under_way(connection: Connection, job_id: int) -> int | None:
+    """Return the number of a job's run that waits or runs."""
+    row = one(connection, "SELECT id FROM run WHERE job_id = %s AND state IN ('waiting', 'running')", job_id)
+    return None if row is None else int(row["id"])
 
 
 def end(
@@ -287,7 +265,8 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
         agent=found.agent,
         code=found.reason,
     )
-    notice.run_ended(connection, found.id, found.spec)
+    retry.follow(connection, found.uid)
+    notice.run_ended(connection, found.id, found.spec)  # it says when the next attempt is
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -9,11 +10,14 @@ import click
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import job as rows
 from bootpoint_common.store import run as runs
+from bootpoint_common.store.shown import jsonable
 from bootpoint_common.units import format_duration
 from bootpoint_ops import job as jobs
+from bootpoint_ops import pause as pauses
 from bootpoint_ops import read, trial
 from bootpoint_ops.cli.disk import refresh
 from bootpoint_ops.cli.host import timeout_option
+from bootpoint_ops.cli.instant import later
 from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
 from bootpoint_ops.cli.watch import watch_run
 
@@ -41,11 +45,20 @@ def list_() -> None:
             ", ".join(target["host"] for target in item["targets"] if target["state"] != "detached"),
             max((target["points"] for target in item["targets"]), default=0),
             format_duration(item["newest_point_age_seconds"]),
+            _until(item["next_run_at"]),
         )
         for item in items
     ]
-    columns = ("NAME", "STATE", "REASON", "SOURCE", "TARGETS", ">POINTS", ">NEWEST")
+    columns = ("NAME", "STATE", "REASON", "SOURCE", "TARGETS", ">POINTS", ">NEWEST", ">NEXT")
     emit({"items": items}, table(columns, lines, empty="no jobs yet: `bootpoint job init AGENT --host H`"))
+
+
+def _until(at: str | None) -> str:
+    """Return how long it is until an instant, to the minute."""
+    if at is None:
+        return "-"
+    seconds = max(0.0, (datetime.fromisoformat(at) - datetime.now(UTC)).total_seconds())
+    return format_duration(seconds if seconds < 60 else seconds // 60 * 60)
 
 
 @job.command()
@@ -56,11 +69,14 @@ def show(name: str) -> None:
     with session().env.database.transaction() as connection:
         item = read.job(connection, name)
         skipped = trial.skipped(connection, item["id"])
+        pause = pauses.paused(connection, item["id"])
     last, source = item["last_run"], item["source"]
     pairs = [
         *(("name", item["name"]), ("number", item["id"]), ("revision", item["revision"])),
         ("state", item["state"]),
         ("reason", item["state_reason"]),
+        *((("paused", f"until {jsonable(pause['until'])} by {pause['by']}"),) if pause else ()),
+        ("next run", item["next_run_at"]),
         ("source", f"{source['agent']} ({source['agent_state']})"),
         ("newest point", format_duration(item["newest_point_age_seconds"])),
         ("running", item["running"]),
@@ -127,9 +143,26 @@ def _switch(name: str, *, enabled: bool) -> None:
 
 @job.command()
 @click.argument("name", metavar="J")
+@click.option(
+    "--until", required=True, metavar="T", callback=later, help="When it ends: an instant, or for how long (8h)."
+)
+@click.option("--reason", required=True, metavar="R", help="Why; `job show` and `status` print it.")
+@output_option
+def pause(name: str, until: datetime, reason: str) -> None:
+    """Keep a job from running by itself for a while; `job run` still works, `job enable` ends the pause."""
+    here = session()
+    with here.env.database.transaction() as connection:
+        found = pauses.pause(connection, name, until=until, reason=reason, actor=here.env.actor)
+        item = read.job(connection, found.name)
+    again = item["next_run_at"] or "no run is scheduled after it"
+    say(f"job {found.name} is paused until {jsonable(until)}; next run: {again}", item)
+
+
+@job.command()
+@click.argument("name", metavar="J")
 @output_option
 def enable(name: str) -> None:
-    """Let a job run by itself again."""
+    """Let a job run by itself again, also before its pause is over."""
     _switch(name, enabled=True)
 
 

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 import click
 
-from bootpoint_common.units import parse_duration
 from bootpoint_ops import read, retention
+from bootpoint_ops.cli.instant import later
 from bootpoint_ops.cli.output import output_option, say, session
 
 _HOST = click.option("--host", metavar="H", help="Which target, when the job has several.")
-
-
-def _end(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    """Read ``2026-12-31``, ``2026-12-31T09:30:00Z``, or for how long: ``30d``."""
-    if value is None:
-        return None
-    now = datetime.now(UTC)
-    try:
-        found = now + timedelta(seconds=parse_duration(value))
-    except ValueError:
-        try:
-            found = datetime.fromisoformat(value)
-        except ValueError as exc:
-            text = f"{value!r} is neither an instant (2026-12-31T09:30:00Z) nor for how long (30d)"
-            raise click.BadParameter(text) from exc
-    found = found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-    if found <= now:
-        raise click.BadParameter(f"{value!r} is over already")
-    return found
 
 
 @click.command()
@@ -37,7 +18,7 @@ def _end(_context: click.Context, _parameter: click.Parameter, value: str | None
 @click.argument("name", metavar="P")
 @_HOST
 @click.option("--reason", required=True, metavar="R", help="Why, for whoever wonders later.")
-@click.option("--until", metavar="T", callback=_end, help="When the pin is over: an instant, or for how long (30d).")
+@click.option("--until", metavar="T", callback=later, help="When the pin is over: an instant, or for how long (30d).")
 @output_option
 def pin(job: str, name: str, host: str | None, reason: str, until: datetime | None) -> None:
     """Keep a boot point: retention lets it stay, and lets others go."""
