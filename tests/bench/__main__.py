@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case, conversion, life, tracking, used, verification
+from tests.bench import case, conversion, life, schedule, tracking, used, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -21,7 +21,7 @@ LONGEST, LONGEST_QUICK = 2400, 600
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
-CASES = ("full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start")
+CASES = ("full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start", "schedule")
 
 
 def main() -> int:
@@ -183,6 +183,19 @@ class Bench:
         self.report.at_most(
             f"last seal to committed at depth {life.DEPTH}", statistics.median(seconds), 1.0, "", beside
         )
+
+    def schedule(self, made: Rig) -> None:
+        """Ten thousand jobs that are due in one minute."""
+        found = schedule.storm(made)
+        beside = f"one scheduler, {found.cpu:.1f} CPU s of its own; {schedule.HOSTS} hosts, {found.promised} places"
+        what = f"{schedule.JOBS} jobs due in one minute: seconds until all are admitted or in line"
+        self.report.at_most(what, found.seconds, 15, "", beside)
+        beside = f"all next runs planned in {found.planned:.1f} s"
+        self.report.at_most("scheduler's own memory meanwhile", found.memory / MiB, 200, "MiB", beside)
+        beside = f"{schedule.HOSTS * schedule.PLACES} places that are free at once, the others in line"
+        what = "free places: seconds until the next ones of the line have them"
+        self.report.at_most(what, found.next_line, 2, "", beside)
+        self.report.add(Line("state of all jobs read (v_job), seconds", f"{found.listed:.2f}"))
 
     def start(self, made: Rig) -> None:
         """A start by the light conversion, and one without."""
