@@ -43,13 +43,18 @@ class Environment:
         self.database.close()
 
 
-def open_environment(config: Config) -> Environment:
+def open_environment(config: Config, *, origin: str = "") -> Environment:
     """Open the installation that the settings name; with the embedded database, `up` must be running.
+
+    Args:
+        config: The settings.
+        origin: From where the events come, as the history says it.
 
     Raises:
         RetryableError: ``no_scheduler``: there is no database.
     """
-    return Environment(config=config, database=Database(database_url(config), size=4, timeout=15.0), actor=whoami())
+    database = Database(database_url(config), size=4, timeout=15.0, origin=origin)
+    return Environment(config=config, database=database, actor=whoami())
 
 
 def database_url(config: Config) -> str:

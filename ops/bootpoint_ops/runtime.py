@@ -37,7 +37,7 @@ def context_of(config: Config, url: str, vault: Vault, carrier: WorkerCarrier, k
     from prometheus_client import CollectorRegistry
 
     with ExitStack() as stack:
-        database = Database(url, size=CONNECTIONS)
+        database = Database(url, size=CONNECTIONS, origin=process_name(kind))
         stack.callback(database.close)
         sessions = Sessions(vault)
         stack.callback(sessions.close)

@@ -35,10 +35,12 @@ class Database:
         url: ``postgresql://…``.
         size: Most connections at a time.
         timeout: Seconds to wait for a connection before `psycopg_pool.PoolTimeout`.
+        origin: From where the events of these connections come that name no origin themselves: a command, a process.
     """
 
-    def __init__(self, url: str, *, size: int = 8, timeout: float = 30.0) -> None:
+    def __init__(self, url: str, *, size: int = 8, timeout: float = 30.0, origin: str = "") -> None:
         self.url = url
+        self._origin = origin
         self._pool: ConnectionPool[Connection] = ConnectionPool(
             url,
             min_size=1,
@@ -46,9 +48,15 @@ class Database:
             timeout=timeout,
             open=False,
             check=ConnectionPool.check_connection,
-            configure=_configure,
+            configure=self._configure,
             kwargs={"row_factory": dict_row, "autocommit": True, "application_name": "bootpoint", **_KEEPALIVE},
         )
+
+    def _configure(self, connection: Connection) -> None:
+        connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'".encode())
+        # With many jobs the planner would compile the views for two seconds to save milliseconds.
+        connection.execute(b"SET jit = off")
+        connection.execute("SELECT set_config('bootpoint.origin', %s, false)", (self._origin,))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -67,12 +75,6 @@ class Database:
     def close(self) -> None:
         """Close all connections; may be called twice."""
         self._pool.close()
-
-
-def _configure(connection: Connection) -> None:
-    connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'".encode())
-    # With many jobs the planner would compile the views for two seconds to save milliseconds.
-    connection.execute(b"SET jit = off")
 
 
 def one(connection: Connection, query: str, *arguments: object) -> Row | None:

@@ -35,7 +35,7 @@ def record(
         kind: Static name, such as ``run_failed``.
         text: One sentence for people.
         actor: Who: ``worker``, ``scheduler``, ``agent erp-db``, a user's name.
-        origin: From where: a host name, a command.
+        origin: From where: a process, a command; by default what the connection was opened for (`Database`).
         job: Name of the job.
         run_number: Number of the run.
         point: Name of the boot point.
@@ -47,7 +47,8 @@ def record(
     run(
         connection,
         "INSERT INTO event (kind, text, actor, origin, job, run, point, host, agent, code, details)"
-        " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
+        " VALUES (%s, %s, %s, coalesce(%s, nullif(current_setting('bootpoint.origin', true), '')),"
+        " %s, %s, %s, %s, %s, %s, %s)",
         kind,
         text,
         actor,

@@ -46,9 +46,11 @@ class Session:
 
     Attributes:
         output: ``table`` or ``json``.
+        command: The words that name the command, such as ``job delete``.
     """
 
     output: str = "table"
+    command: str = ""
     _opened: list[Environment] = field(default_factory=list)
 
     @property
@@ -60,8 +62,13 @@ class Session:
     def env(self) -> Environment:
         """The installation, opened at the first use."""
         if not self._opened:
-            self._opened.append(open_environment(Config.from_environment()))
+            self._opened.append(open_environment(Config.from_environment(), origin=self.command))
         return self._opened[0]
+
+    @property
+    def opened(self) -> Environment | None:
+        """The installation, if anything has asked for it yet."""
+        return self._opened[0] if self._opened else None
 
     def close(self) -> None:
         """Close what was opened."""
@@ -80,7 +87,10 @@ def session() -> Session:
 
 def _take_output(context: click.Context, _parameter: click.Parameter, value: str | None) -> None:
     found = context.find_root().obj
-    if value is not None and isinstance(found, Session):
+    if not isinstance(found, Session):
+        return
+    found.command = context.command_path.partition(" ")[2]
+    if value is not None:
         found.output = value
 
 

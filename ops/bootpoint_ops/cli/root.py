@@ -25,6 +25,7 @@ from bootpoint_ops.cli import (
     plan,
     point,
     process,
+    refusal,
     rescan,
     run,
     switch,
@@ -44,6 +45,7 @@ class Root(click.Group):
         try:
             code = super().main(words, *positional, **extra)
         except BootpointError as problem:
+            refusal.record(session, problem, words)
             complain(problem, as_json=_wants_json(session, words))
             code = problem.exit_code
         except click.exceptions.Exit as done:
