@@ -89,6 +89,7 @@ class Code(enum.StrEnum):
     NO_SUCH_VM = "no_such_vm"
     NO_SUCH_DISK = "no_such_disk"
     NO_SUCH_POINT = "no_such_point"
+    NO_SUCH_EVENT = "no_such_event"
 
 
 class BootpointError(Exception):
@@ -387,6 +388,7 @@ CODES: dict[Code, CodeInfo] = {
     Code.NO_SUCH_VM: CodeInfo(_MISSING, "There is no such VM.", "`bootpoint vm list HOST` lists them"),
     Code.NO_SUCH_DISK: CodeInfo(_MISSING, "There is no such disk.", "`bootpoint disk list AGENT` lists them"),
     Code.NO_SUCH_POINT: CodeInfo(_MISSING, "There is no such boot point.", "`bootpoint point list J` lists them"),
+    Code.NO_SUCH_EVENT: CodeInfo(_MISSING, "There is no such event.", "`bootpoint history` lists them"),
 }
 
 

@@ -289,7 +289,7 @@ def test_a_run_is_requested_once_and_cancelled(site: Call, tmp_path: Path) -> No
             (
                 "job name host state chain depth instant committed_at run kind reason consistency changed_bytes"
                 " wire_bytes stored_bytes read_digest applied_digest reread_digest verified_at damaged_at boot pinned"
-                " in_use_by"
+                " in_use_by scanned_bytes"
             ),
         ),
     ],

@@ -15,7 +15,7 @@ from bootpoint_common.identity import new_id
 from bootpoint_common.store.database import run
 from bootpoint_common.stream.carrier import CarrierLost
 
-from . import actors
+from . import actors, archive
 from .admission import admit
 from .context import Context
 from .ingress import Ingress
@@ -90,7 +90,7 @@ class Loop:
 
 
 class ControlLoops:
-    """Relay, reaper, due runs, the line, notices, due checks: any scheduler or worker runs them, none leads.
+    """Relay, reaper, due runs, the line, notices, due checks, archive: any scheduler or worker runs them, none leads.
 
     Args:
         context: What the process works with.
@@ -110,6 +110,7 @@ class ControlLoops:
             Loop("schedule", self._schedule, self._stop, pause=ROUND_SECONDS),
             Loop("line", self._line, self._stop),
             Loop("checks", lambda: look(context), self._stop, pause=LOOK_SECONDS),
+            Loop("archive", lambda: archive.tend(context.database), self._stop, pause=archive.LOOK_SECONDS),
             Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
             *(
                 Loop(each.name, each.work, self._stop, pause=each.pause)

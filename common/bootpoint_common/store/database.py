@@ -66,6 +66,13 @@ class Database:
             yield connection
 
     @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """Run a block that only reads in one transaction, all of whose queries see the same state."""
+        with self.transaction() as connection:
+            connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY")
+            yield connection
+
+    @contextmanager
     def listen(self, channel: str) -> Iterator[Connection]:
         """Give a connection of its own that listens on a channel."""
         with psycopg.connect(self.url, row_factory=dict_row, autocommit=True, **_KEEPALIVE) as connection:  # type: ignore[arg-type]

@@ -48,15 +48,14 @@ def list_(job: str, host: str | None, *, every: bool) -> None:
             item["host"],
             "damaged" if read.is_damaged(item) else item["state"],
             item["kind"],
-            item["consistency"],
-            format_size(item["changed_bytes"]),
+            *(format_size(item[key]) for key in ("scanned_bytes", "changed_bytes", "wire_bytes", "stored_bytes")),
             "yes" if item["verified_at"] else "no",
             (item["boot"] or {}).get("verdict"),
             ", ".join((["pinned"] if item["pinned"] else []) + (["in use"] if item["in_use_by"] else [])),
         )
         for item in found["items"]
     ]
-    columns = ("NAME", "HOST", "STATE", "KIND", "LEVEL", ">CHANGED", "VERIFIED", "BOOT", "KEPT")
+    columns = ("NAME", "HOST", "STATE", "KIND", ">READ", ">CHANGED", ">SENT", ">STORED", "VERIFIED", "BOOT", "KEPT")
     emit(
         found,
         table(columns, lines, empty=f"job {found['job']} has no boot points yet: `bootpoint job run {found['job']}`"),
@@ -94,8 +93,9 @@ def show(job: str, name: str, host: str | None, file: Path | None) -> None:
 
 def _show(item: dict[str, Any]) -> None:
     disks = [
-        f"{disk['slot']}: {format_size(disk['size_bytes'])}, changed {format_size(disk['changed_bytes'])},"
-        f" {disk['layer']}"
+        f"{disk['slot']}: {format_size(disk['size_bytes'])}, read {format_size(disk['scanned_bytes'])},"
+        f" changed {format_size(disk['changed_bytes'])}, sent {format_size(disk['wire_bytes'])},"
+        f" stored {format_size(disk['stored_bytes'])}, {disk['layer']}"
         for disk in item["disks"]
     ]
     shown = [
@@ -114,6 +114,7 @@ def _show(item: dict[str, Any]) -> None:
         ),
         *(
             ("run", item["run"]),
+            ("read", format_size(item["scanned_bytes"])),
             ("changed", format_size(item["changed_bytes"])),
             ("sent", format_size(item["wire_bytes"])),
         ),

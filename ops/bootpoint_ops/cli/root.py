@@ -17,6 +17,7 @@ from bootpoint_ops.cli import (
     deletion,
     disk,
     export,
+    history,
     job,
     jobfile,
     mount,
@@ -98,6 +99,7 @@ point.point.add_command(pin.unpin)
 
 for _command in (
     *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),
+    history.history,
     *(rescan.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
     *(switch.switch, deletion.replica),
 ):

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
 
-from bootpoint_common.units import format_duration, format_size, parse_duration
+from bootpoint_common.diskview.text import printable
+from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import read
 from bootpoint_ops.cancel import cancel as cancel_run
+from bootpoint_ops.cli import period
 from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
+from bootpoint_ops.cli.period import local
 from bootpoint_ops.cli.watch import seconds_between, watch_run
+from bootpoint_ops.textfile import replacing
+from bootpoint_worker.archive import LOG_SECONDS
+
+#: Stands for what a script wrote so long ago that it is no longer kept.
+_CLEARED = f"(what it wrote was kept for {format_duration(LOG_SECONDS)})"
 
 
 @click.group()
@@ -22,28 +30,11 @@ def run() -> None:
     """Runs: executions of jobs."""
 
 
-def _instant(_context: click.Context, _parameter: click.Parameter, value: str | None) -> datetime | None:
-    """Read ``2026-12-03``, ``2026-12-03T09:30:00Z``, or how long ago: ``2d``."""
-    if value is None:
-        return None
-    try:
-        return datetime.now(UTC) - timedelta(seconds=parse_duration(value))
-    except ValueError:
-        pass
-    try:
-        found = datetime.fromisoformat(value)
-    except ValueError as exc:
-        raise click.BadParameter(
-            f"{value!r} is neither an instant (2026-12-03T09:30:00Z) nor how long ago (2d)"
-        ) from exc
-    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)
-
-
 @run.command("list")
 @click.option("--job", metavar="J", help="Only runs of this job.")
 @click.option("--failed", is_flag=True, help="Only runs that failed.")
 @click.option(
-    "--since", metavar="T", callback=_instant, help="Only runs due since then: an instant, or how long ago (2d)."
+    "--since", metavar="T", callback=period.since, help="Only runs due since a day, an instant, or how long ago (2d)."
 )
 @click.option("--limit", default=50, show_default=True, type=click.IntRange(1, 10000), help="At most so many.")
 @output_option
@@ -136,8 +127,9 @@ def log(number: int, save: Path | None) -> None:
         item = read.run(connection, number)
         events = read.run_events(connection, number)
     if save is not None:
-        lines = [*events, *({"kind": "script", **script} for script in item["scripts"])]
-        save.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
+        lines = [{"kind": "run", **item}, *events]
+        with replacing(save) as file:
+            file.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         say(f"{len(lines)} lines written to {save}", {"file": str(save), "lines": len(lines)})
         return
     emit(
@@ -151,12 +143,13 @@ def _show_log(out: Console, events: list[dict[str, Any]], item: dict[str, Any]) 
         code = f" ({event['code']})" if event["code"] else ""
         where = f" [{event['host']}]" if event["host"] else ""
         out.print(
-            f"{event['at'][:19].replace('T', ' ')} {event['kind']}{where}: {event['text']}{code} - {event['actor']}",
+            f"{local(event['at'])} {event['kind']}{where}: {printable(event['text'])}{code} - {event['actor']}",
             markup=False,
         )
     for script in item["scripts"]:
         out.print(f"--- {script['stage']}: {_script_end(script)}", markup=False)
-        out.print(script["output"].rstrip("\n"), markup=False)
+        kept = script["output"]
+        out.print(_CLEARED if kept is None else kept.rstrip("\n"), markup=False)
 
 
 @run.command()
