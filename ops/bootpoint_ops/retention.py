@@ -12,7 +12,7 @@ from bootpoint_common.store import event, kept
 from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.job import Job, ReplicaRow
 from bootpoint_ops.known import POINT_LIMITS
-from bootpoint_worker import consolidation, preflight, retention
+from bootpoint_worker import consolidation, expectation, retention
 
 #: Most points on a host of which nobody knows how many it can keep: as many as the kind with the fewest.
 _FEWEST = min(POINT_LIMITS.values())
@@ -109,18 +109,20 @@ def plan(connection: Connection, found: Job, replica: ReplicaRow) -> dict[str, A
         "reason": "first" if replica.head is None else None,
         **dict.fromkeys(("changed_bytes", "duration_seconds")),
         "new_disks": [],
+        "trackers": [],
         "checked": False,
         "error": None,
         "waits": None,
     }
     try:
-        seen = preflight.expected(connection, read_json(found.spec), found.agent_id, replica)
+        seen = expectation.expected(connection, read_json(found.spec), found.agent_id, replica)
         item |= {
             "kind": seen.kind,
             "reason": seen.reason,
             "changed_bytes": seen.changed_bytes,
             "duration_seconds": seen.duration_seconds,
             "new_disks": [] if seen.kind == "full" else list(seen.new_disks),
+            "trackers": list(seen.trackers),
         }
     except BootpointError as problem:
         item["error"] = problem.as_json()

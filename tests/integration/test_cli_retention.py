@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry
 
 from bootpoint_ops.cli import main
 from bootpoint_ops.gauge import StateCollector
-from tests.integration.test_retention import Machine
+from tests.integration.test_retention import SIZE, Machine
 from tests.service.fleet import Fleet, fleet
 
 Call = Callable[..., Result]
@@ -61,6 +61,8 @@ def test_pins_are_kept_shown_and_heeded_by_the_plan(
     (item,) = _answer(call("job", "plan", "erp", "-o", "json"))["items"]
     assert (item["host"], item["kind"], item["checked"], item["error"]) == (host, "increment", True, None)
     assert item["changed_bytes"] > 0
+    assert item["duration_seconds"] > 0
+    assert [(disk["slot"], disk["tracker"]) for disk in item["trackers"]] == [("system", "hash")]
     kept = item["retention"]
     assert [one["name"] for one in kept["go"]] == [first]
     assert {one["name"]: one["reasons"] for one in kept["kept"]} == {second: ["last_verified"]}
@@ -117,4 +119,22 @@ def test_a_job_without_a_point_is_planned_as_a_full_copy(
     assert (item["kind"], item["reason"], item["checked"]) == ("full", "first", True)
     assert item["retention"]["points_after"] == 1
     assert "full (first)" in call("job", "plan", "erp", "--timeout", "0").stdout
+    machine.protect()
+    (first,) = _answer(call("run", "list", "-o", "json"))["items"]
+    planned, actual = first["plan"], first["plan"]["actual"]
+    assert (planned["kind"], planned["duration_seconds"]) == ("full", None)
+    assert 0 < planned["changed_bytes"] <= SIZE
+    point = installation.rows("SELECT changed_bytes FROM v_boot_point")[0]
+    assert (actual["kind"], actual["changed_bytes"]) == ("full", point["changed_bytes"])
+    assert 0 < actual["duration_seconds"] < 60
+    off = f"{point['changed_bytes'] / planned['changed_bytes']:.2g} times what was planned"
+    assert off in call("run", "show", str(first["id"])).stdout
+    assert off in call("run", "log", str(first["id"])).stdout
+    (ended,) = machine.events("run_succeeded")
+    assert ended["details"]["plan"] == planned
+    # What an increment will change nobody knows before there was one.
+    (item,) = _answer(call("job", "plan", "erp", "-o", "json"))["items"]
+    assert (item["kind"], item["changed_bytes"]) == ("increment", None)
+    assert item["duration_seconds"] is not None
+    assert "increment of unknown size" in call("job", "plan", "erp").stdout
     assert machine.events("retention_blocked") == []

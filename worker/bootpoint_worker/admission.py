@@ -97,7 +97,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
                 "UPDATE run SET state = 'running', started_at = now(), enqueued_at = now(), line = NULL, plan = %s,"
                 " expires_at = now() + make_interval(secs => %s), reports = %s"
                 " WHERE uid = %s AND (begin_by IS NULL OR begin_by >= now())",
-                Jsonb(plans[0].as_json()) if plans else None,
+                Jsonb({**_largest(plans).as_json(), "actual": None}) if plans else None,
                 START_WITHIN,
                 _reports(found),
                 run_uid,
@@ -109,6 +109,11 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
         outbox.tell(connection, found.agent, run_uid, start_message(connection, run_uid))
     else:
         runs.end(connection, run_uid, _late(), actor="worker")
+
+
+def _largest(plans: list[Plan]) -> Plan:
+    """Return the plan of the target with most to copy: the run is as long as that one."""
+    return max(plans, key=lambda plan: (plan.kind == "full", plan.changed_bytes or 0))
 
 
 def _wait(connection: Connection, run_uid: UUID, why: str) -> None:

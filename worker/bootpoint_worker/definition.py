@@ -40,6 +40,8 @@ class SourceDisk:
         size_bytes: Its size; 0 where the source never told (its offer does).
         used_bytes: What its file systems use; None where that isn't known.
         sector_bytes: Its logical sectors; None where the source never told.
+        tracker: What finds its changes; None where the source never told.
+        tracker_reason: Why it is that one, for people.
     """
 
     slot: str
@@ -47,6 +49,8 @@ class SourceDisk:
     size_bytes: int
     used_bytes: int | None = None
     sector_bytes: int | None = None
+    tracker: str | None = None
+    tracker_reason: str | None = None
 
 
 def new_mac() -> str:
@@ -143,7 +147,10 @@ def _listed(
 
 def _source_disk(slot: str, item: Mapping[str, Any]) -> SourceDisk:
     sector = item.get("logical_sector_bytes")
-    return SourceDisk(slot, item["id"], item["size_bytes"], item.get("used_bytes"), sector or None)
+    return SourceDisk(
+        slot, item["id"], item["size_bytes"], item.get("used_bytes"), sector or None, item.get("tracker"),
+        item.get("tracker_reason"),
+    )  # fmt: skip
 
 
 def boots(item: Mapping[str, Any]) -> bool:

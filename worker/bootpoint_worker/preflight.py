@@ -11,8 +11,6 @@ from uuid import UUID
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import Provisioning, Spec, Target, read_json
 from bootpoint_common.store import host as hosts
-from bootpoint_common.store import point
-from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.run import Run
@@ -20,6 +18,7 @@ from bootpoint_common.units import MiB, format_size
 from bootpoint_worker import room, sector
 from bootpoint_worker.context import Context
 from bootpoint_worker.definition import SourceDisk, build, selected
+from bootpoint_worker.expectation import Expected, Known, known_of, work_out
 from bootpoint_worker.hostinfo import info_as_json, unsupported
 from bootpoint_worker.replica import from_json, keep_definition
 from bootpoint_worker.targets.base import HostInfo, Replica
@@ -45,25 +44,6 @@ _KEYS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Expected:
-    """What a run will do on one host, as far as the rows say.
-
-    Attributes:
-        kind: ``full`` or ``increment``.
-        reason: Why it is a full copy: ``first``; None for an increment.
-        changed_bytes: Expected bytes to write.
-        duration_seconds: Expected duration; None as long as no run of the job has succeeded.
-        new_disks: Slots of disks that are copied in full.
-    """
-
-    kind: str
-    reason: str | None
-    changed_bytes: int
-    duration_seconds: float | None
-    new_disks: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan(Expected):
     """What a run will do on one host that was asked.
 
@@ -85,17 +65,6 @@ class Plan(Expected):
             "changed_bytes": self.changed_bytes,
             "duration_seconds": self.duration_seconds,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class _Known:
-    """What the database knows about a job on one host."""
-
-    host: Host
-    inventory: dict[str, Any] | None
-    head_slots: frozenset[str]
-    last_bytes: int | None
-    last_seconds: float | None
 
 
 def preflight(context: Context, found: Run, row: ReplicaRow) -> Plan:
@@ -148,7 +117,7 @@ def check(
     number, wanted = target_of(spec, row.host)
     try:
         with context.database.transaction() as connection:
-            known = _known(connection, agent_id, row)
+            known = known_of(connection, agent_id, row)
         require_login(known.host)
         disks = selected(spec, known.inventory, fresh=fresh)
         _require_all(spec, known, disks)
@@ -187,7 +156,7 @@ def target_of(spec: Spec, host: str) -> tuple[int, Target]:
     raise error(Code.NO_SUCH_HOST, f"job {spec.name} has no target {host}", job=spec.name, key="target", value=host)
 
 
-def _require_all(spec: Spec, known: _Known, disks: Sequence[SourceDisk]) -> None:
+def _require_all(spec: Spec, known: Known, disks: Sequence[SourceDisk]) -> None:
     """Refuse to leave a disk out that nobody took off the job: "all" means those that the head has, too."""
     gone = sorted(known.head_slots - {disk.slot for disk in disks})
     if spec.source.disks is None and gone:
@@ -210,26 +179,6 @@ def require_login(host: Host) -> None:
         raise error(Code.CREDENTIALS_NOT_SAVED, f"the credentials of host {host.name} are not saved", host=host.name)
 
 
-def _known(connection: Connection, agent_id: UUID, row: ReplicaRow) -> _Known:
-    agent = one(connection, "SELECT inventory FROM agent WHERE id = %s", agent_id)
-    head = point.head_base(connection, row.id)
-    last = one(
-        connection,
-        "SELECT sum(d.changed_bytes)::bigint AS bytes, extract(epoch FROM r.ended_at - r.started_at)::float8 AS seconds"
-        " FROM boot_point p JOIN boot_point_disk d ON d.point_id = p.id JOIN run r ON r.uid = p.run_uid"
-        " WHERE p.replica_id = %s AND p.state = 'committed' AND p.kind = 'increment'"
-        " GROUP BY p.id, r.uid ORDER BY p.sequence DESC LIMIT 1",
-        row.id,
-    )
-    return _Known(
-        host=hosts.get(connection, row.host_id),
-        inventory=None if agent is None else agent["inventory"],
-        head_slots=frozenset(disk.slot for disk in head.disks) if head is not None else frozenset(),
-        last_bytes=None if last is None else last["bytes"],
-        last_seconds=None if last is None else last["seconds"],
-    )
-
-
 def _inspect(context: Context, host: Host, driver: Driver) -> HostInfo:
     """Ask the host, and keep what it says or why it doesn't."""
     try:
@@ -246,34 +195,11 @@ def _inspect(context: Context, host: Host, driver: Driver) -> HostInfo:
     return info
 
 
-def expected(connection: Connection, spec: Spec, agent_id: UUID, row: ReplicaRow) -> Expected:
-    """Say what the next run will do, without asking anybody.
-
-    Raises:
-        BootpointError: Why it can't be said, such as ``agent_offline``: the source never told its disks.
-    """
-    known = _known(connection, agent_id, row)
-    return _expected(known, selected(spec, known.inventory, fresh=False))
-
-
-def _expected(known: _Known, disks: Sequence[SourceDisk]) -> Expected:
-    fresh = [disk for disk in disks if disk.slot not in known.head_slots]
-    first = len(fresh) == len(disks)
-    written = sum(disk.size_bytes if disk.used_bytes is None else disk.used_bytes for disk in fresh)
-    return Expected(
-        kind="full" if first else "increment",
-        reason="first" if first else None,
-        changed_bytes=written + (0 if first else known.last_bytes or 0),
-        duration_seconds=None if fresh else known.last_seconds,
-        new_disks=tuple(disk.slot for disk in fresh),
-    )
-
-
-def _plan(known: _Known, target: Target, made: Replica, disks: Sequence[SourceDisk], free_bytes: int) -> Plan:
-    found = _expected(known, disks)
+def _plan(known: Known, target: Target, made: Replica, disks: Sequence[SourceDisk], free_bytes: int) -> Plan:
+    found = work_out(known, disks)
     copied = sum(_copy_bytes(disk, target) for disk in disks if disk.slot in found.new_disks)
     old = len(disks) - len(found.new_disks)
-    increment = max(INCREMENT_FLOOR * old, INCREMENT_FACTOR * (known.last_bytes or 0)) if old else 0
+    increment = max(INCREMENT_FLOOR * old, INCREMENT_FACTOR * known.last_bytes) if old else 0
     if free_bytes < copied + increment:
         raise error(
             Code.HOST_FULL,

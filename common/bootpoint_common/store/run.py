@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
 
-from . import event, notice, outbox, point, retry, transition
+from . import event, notice, outbox, outcome, point, retry, transition
 from .database import Connection, Row, one, one_row, rows, run
 from .start import Wanted, start
 
@@ -255,6 +255,7 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
         return False
     state = found.ending or "succeeded"
     run(connection, "UPDATE run SET state = %s, ended_at = now(), line = NULL WHERE uid = %s", state, run_uid)
+    plan = outcome.measure(connection, run_uid) if state == "succeeded" else None
     event.record(
         connection,
         f"run_{state}",
@@ -264,6 +265,7 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
         run_number=found.id,
         agent=found.agent,
         code=found.reason,
+        details=None if plan is None else {"plan": plan},
     )
     retry.follow(connection, found.uid)
     notice.run_ended(connection, found.id, found.spec)  # it says when the next attempt is

@@ -7,10 +7,11 @@ from typing import Any
 import click
 from rich.console import Console
 
+from bootpoint_common.diskview.text import printable
 from bootpoint_common.errors import BootpointError
 from bootpoint_common.store import job as jobs
 from bootpoint_common.units import format_duration, format_size
-from bootpoint_ops import retention
+from bootpoint_ops import profile, retention
 from bootpoint_ops.cli.disk import refresh
 from bootpoint_ops.cli.output import Session, emit, output_option, session, table, waiting
 from bootpoint_ops.question import ask_worker
@@ -62,6 +63,8 @@ def _check(here: Session, found: jobs.Job, replica: jobs.ReplicaRow, item: dict[
 def _show(out: Console, name: str, items: list[dict[str, Any]]) -> None:
     for item in items:
         out.print(f"job {name} on {item['host']}: {_run_line(item)}", markup=False)
+        for disk in item["trackers"] if item["kind"] == "increment" else ():
+            out.print(f"  {_tracker_line(disk)}", markup=False)
         if item["error"] is not None:
             checked = "the run would be refused" if item["error"]["code"] == "retention_full" else "not checked"
             out.print(f"  {checked}: {item['error']['message']} ({item['error']['code']})", markup=False)
@@ -72,12 +75,13 @@ def _show(out: Console, name: str, items: list[dict[str, Any]]) -> None:
 
 
 def _run_line(item: dict[str, Any]) -> str:
-    why = f" ({item['reason']})" if item["reason"] else ""
-    new = f", disks {', '.join(item['new_disks'])} in full" if item["new_disks"] else ""
-    took = format_duration(item["duration_seconds"])
-    return (
-        f"{item['kind']}{why} of about {format_size(item['changed_bytes']) or 'unknown size'}{new}, takes {took or '?'}"
-    )
+    new = f"; disks {', '.join(item['new_disks'])} in full" if item["new_disks"] else ""
+    return f"{profile.expected_text(item)}{new}"
+
+
+def _tracker_line(disk: dict[str, Any]) -> str:
+    why = f": {printable(disk['reason'])}" if disk["reason"] else ""
+    return f"changes of {disk['slot']} are found by {disk['tracker'] or 'what its agent has not told yet'}{why}"
 
 
 def _show_retention(out: Console, found: dict[str, Any]) -> None:

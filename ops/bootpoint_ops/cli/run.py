@@ -12,7 +12,7 @@ from rich.console import Console
 
 from bootpoint_common.diskview.text import printable
 from bootpoint_common.units import format_duration, format_size
-from bootpoint_ops import read
+from bootpoint_ops import profile, read
 from bootpoint_ops.cancel import cancel as cancel_run
 from bootpoint_ops.cli import period
 from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
@@ -72,13 +72,12 @@ def show(number: int) -> None:
     with session().env.database.transaction() as connection:
         item = read.run(connection, number)
         line = read.run_line(connection, number)
-    plan = item["plan"]
     pairs = [
         *(("run", item["id"]), ("job", item["job"]), ("trigger", f"{item['trigger']} by {item['requested_by']}")),
         *(("state", item["state"]), ("waits for", line), ("reason", item["reason"]), ("message", item["message"])),
         *(("way out", item["hint"]), ("attempt", item["attempt"]), ("due", item["due_at"])),
         *(("started", item["started_at"]), ("ended", item["ended_at"]), ("consistency", item["consistency"])),
-        ("plan", f"{plan['kind']}, about {format_size(plan['changed_bytes'])}" if plan else None),
+        *_plan(item["plan"]),
         *((f"target {target['host']}", _target(target)) for target in item["targets"]),
         *(
             (f"script {script['stage']}", _script_end(script))
@@ -91,6 +90,11 @@ def show(number: int) -> None:
 def _script_end(script: dict[str, Any]) -> str:
     how = "was ended" if script["exit_code"] is None else f"exit {script['exit_code']}"
     return f"{how} after {format_duration(script['duration_seconds'])}"
+
+
+def _plan(plan: dict[str, Any] | None) -> list[tuple[str, str | None]]:
+    """Return what was planned, and how far off that was."""
+    return [] if plan is None else [("plan", profile.expected_text(plan)), ("came out", profile.outcome_text(plan))]
 
 
 def _target(target: dict[str, Any]) -> str:
@@ -133,12 +137,15 @@ def log(number: int, save: Path | None) -> None:
         say(f"{len(lines)} lines written to {save}", {"file": str(save), "lines": len(lines)})
         return
     emit(
-        {"run": number, "job": item["job"], "items": events, "scripts": item["scripts"]},
+        {"run": number, "job": item["job"], "plan": item["plan"], "items": events, "scripts": item["scripts"]},
         lambda out: _show_log(out, events, item),
     )
 
 
 def _show_log(out: Console, events: list[dict[str, Any]], item: dict[str, Any]) -> None:
+    for name, text in _plan(item["plan"]):
+        if text is not None:
+            out.print(f"{name}: {text}", markup=False)
     for event in events:
         code = f" ({event['code']})" if event["code"] else ""
         where = f" [{event['host']}]" if event["host"] else ""
