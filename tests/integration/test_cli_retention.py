@@ -137,4 +137,8 @@ def test_a_job_without_a_point_is_planned_as_a_full_copy(
     assert (item["kind"], item["changed_bytes"]) == ("increment", None)
     assert item["duration_seconds"] is not None
     assert "increment of unknown size" in call("job", "plan", "erp").stdout
+    shown = call("job", "show", "erp").stdout
+    assert "by hand only" in shown
+    assert "increment of unknown size" in shown
+    assert "█" * 20 in shown
     assert machine.events("retention_blocked") == []

@@ -82,7 +82,7 @@ def test_an_applied_job_says_when_it_runs_next(call: Call, tmp_path: Path) -> No
     assert next_run(call) is None
     apply(call, tmp_path)
     assert next_run(call) == at
-    assert re.search(r"^erp-db .* \d+ (min|s)$", call("job", "list").stdout, re.MULTILINE)
+    assert re.search(r"^ *\d+ +erp-db .* \d{4}-\d\d-\d\d \d\d:\d\d ", call("job", "list").stdout, re.MULTILINE)
 
 
 def test_a_pause_is_shown_and_ended(call: Call) -> None:

@@ -1,20 +1,14 @@
-"""Commands about the installation itself: up, demo, status, db, worker, scheduler, code page."""
+"""Commands about the installation itself: up, demo, db, worker, scheduler, code page."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 
 from bootpoint_common.config import Config
-from bootpoint_common.diskview.text import printable
-from bootpoint_common.units import format_duration, format_size
-from bootpoint_ops import notice, read
-from bootpoint_ops.cli.output import emit, output_option, say, session, table
+from bootpoint_ops.cli.output import emit, output_option, say
 from bootpoint_ops.host import VIRT_TYPES
 
 
@@ -61,61 +55,6 @@ def demo(**options: Any) -> None:
     from bootpoint_ops.demo import Options, main
 
     main(Options(**{name: value for name, value in options.items() if value is not None}))
-
-
-@click.command()
-@output_option
-def status() -> None:
-    """Print one line for each job that is not ok, and exit with 1 if there is any.
-
-    Disks that no job protects, and notices that can't be sent, get a line too; they don't change the exit code.
-    """
-    with session().env.database.transaction() as connection:
-        jobs = read.job_list(connection)
-        unprotected = read.unprotected(connection)
-        unsent = notice.pending(connection)
-    bad = [job for job in jobs if job["state"] != "ok"]
-    items = [
-        {
-            "job": job["name"],
-            **{
-                key: job[key]
-                for key in ("state", "state_reason", "newest_point_age_seconds", "objective_seconds", "last_run")
-            },
-        }
-        for job in bad
-    ]
-
-    def show(out: Console) -> None:
-        for job in bad:
-            out.print(_status_line(job), markup=False)
-        for line in (*_unprotected_lines(unprotected), *notice.pending_lines(unsent)):
-            out.print(line, markup=False)
-        if not bad:
-            out.print(f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}, all ok", markup=False)
-
-    emit({"items": items, "unprotected_disks": unprotected, "unsent_notices": unsent}, show)
-    if bad:
-        raise click.exceptions.Exit(1)
-
-
-def _status_line(job: dict[str, object]) -> str:
-    age = job["newest_point_age_seconds"]
-    newest = "no boot point yet" if age is None else f"newest boot point {format_duration(float(str(age)))} old"
-    reason = f" ({job['state_reason']})" if job["state_reason"] else ""
-    return f"{job['name']}: {job['state']}{reason}, {newest}"
-
-
-def _unprotected_lines(found: list[dict[str, Any]]) -> Iterator[str]:
-    """Return a line for each disk of a machine with jobs, and one for each machine that has none."""
-    for agent, group in itertools.groupby(found, key=lambda disk: disk["agent"]):
-        disks = list(group)
-        if not disks[0]["jobs"]:
-            yield f"{agent}: has no job ({len(disks)} {'disk' if len(disks) == 1 else 'disks'})"
-            continue
-        for disk in disks:
-            size = format_size(disk["size_bytes"])
-            yield f"{agent}: disk {printable(disk['id'])} ({printable(disk['path'])}, {size}) is in no job"
 
 
 @click.group()
@@ -173,4 +112,4 @@ def code_page() -> None:
     emit({"items": items}, lambda _out: click.echo(page(), nl=False))
 
 
-__all__ = ["code", "db", "demo", "scheduler", "status", "table", "up", "worker"]
+__all__ = ["code", "db", "demo", "scheduler", "up", "worker"]

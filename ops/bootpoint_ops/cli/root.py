@@ -20,6 +20,7 @@ from bootpoint_ops.cli import (
     history,
     job,
     jobfile,
+    jobview,
     mount,
     notify,
     pin,
@@ -29,6 +30,7 @@ from bootpoint_ops.cli import (
     refusal,
     rescan,
     run,
+    status,
     switch,
     vm,
 )
@@ -92,14 +94,14 @@ def main() -> None:
     """Keep inactive, bootable copies of machines on hypervisor hosts, and prove them."""
 
 
-for _verb in (jobfile.init, jobfile.apply, plan.plan, notify.notify, deletion.delete):
+for _verb in (jobfile.init, jobfile.apply, jobview.list_, jobview.show, plan.plan, notify.notify, deletion.delete):
     job.job.add_command(_verb)
 point.point.add_command(pin.pin)
 point.point.add_command(pin.unpin)
 
 for _command in (
-    *(process.up, process.demo, process.status, process.db, process.worker, process.scheduler, process.code),
-    history.history,
+    *(process.up, process.demo, process.db, process.worker, process.scheduler, process.code),
+    *(status.status, history.history),
     *(rescan.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
     *(switch.switch, deletion.replica),
 ):

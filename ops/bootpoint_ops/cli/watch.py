@@ -23,6 +23,7 @@ from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import read
 from bootpoint_ops.cancel import cancel
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, console, emit
+from bootpoint_ops.dashboard import done_bytes
 
 #: Seconds between two looks at the database.
 INTERVAL = 0.5
@@ -160,13 +161,7 @@ class _Bars:
                     self._tasks[key] = self._bars.add_task(
                         f"{disk['slot']} → {target['host']}", total=disk["size_bytes"]
                     )
-                # How far the agent has read it says every 10 s only; what was written was read before.
-                done = (
-                    disk["size_bytes"]
-                    if target["state"] in ("sealed", "committing", "committed")
-                    else max(disk["scanned_bytes"] or 0, disk["applied_bytes"] or 0)
-                )
-                self._bars.update(self._tasks[key], completed=min(done, disk["size_bytes"]))
+                self._bars.update(self._tasks[key], completed=done_bytes(target["state"], disk))
         alone = item["state"] in _UNDER_WAY and not self._tasks
         self._bars.update(self._head, description=_head(item, line), visible=alone)
 
