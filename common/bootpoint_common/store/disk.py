@@ -8,14 +8,15 @@ from uuid import UUID
 from bootpoint_common.units import format_size
 
 from . import event
-from .database import Connection, one, rows, run
+from .database import Connection, one, rows
 
 
 def review(connection: Connection, agent_id: UUID, *, actor: str) -> None:
     """Write an event for each disk of an agent that no job protects any more, or never did, and that wasn't told.
 
     To be called after every change of the agent's list of disks or of its jobs, in the same transaction. A machine
-    without any job is passed over: nobody wants to hear of each of its disks while it is being set up.
+    without any job is passed over: nobody wants to hear of each of its disks while it is being set up. That one which
+    was told is protected now, or gone, is an event as well: so the history says for how long it was.
 
     Args:
         connection: A transaction.
@@ -31,13 +32,29 @@ def review(connection: Connection, agent_id: UUID, *, actor: str) -> None:
     if found is None:
         return
     items = [row["item"] for row in rows(connection, "SELECT unprotected_disks(%s) AS item", agent_id)]
-    disks: dict[str, dict[str, Any]] = {item["id"]: item for item in items} if found["used"] else {}
-    run(
+    disks: dict[str, dict[str, Any]] = {item["id"]: item for item in items}
+    settled = rows(
         connection,
-        "DELETE FROM unprotected_disk WHERE agent_id = %s AND NOT disk_id = ANY(%s)",
+        "DELETE FROM unprotected_disk WHERE agent_id = %s AND NOT disk_id = ANY(%s) RETURNING disk_id",
         agent_id,
         list(disks),
     )
+    for disk_id in sorted(row["disk_id"] for row in settled):
+        event.record(
+            connection,
+            "disk_settled",
+            f"disk {disk_id} of {found['name']} is protected, or no longer there",
+            actor=actor,
+            agent=found["name"],
+            details={"id": disk_id},
+        )
+    if found["used"]:
+        _tell(connection, agent_id, found["name"], disks, actor=actor)
+
+
+def _tell(
+    connection: Connection, agent_id: UUID, agent: str, disks: dict[str, dict[str, Any]], *, actor: str
+) -> None:
     fresh = rows(
         connection,
         "INSERT INTO unprotected_disk (agent_id, disk_id) SELECT %s, unnest(%s::text[])"
@@ -50,8 +67,8 @@ def review(connection: Connection, agent_id: UUID, *, actor: str) -> None:
         event.record(
             connection,
             "disk_unprotected",
-            f"no job protects disk {disk['id']} of {found['name']} ({disk['path']}, {format_size(disk['size_bytes'])})",
+            f"no job protects disk {disk['id']} of {agent} ({disk['path']}, {format_size(disk['size_bytes'])})",
             actor=actor,
-            agent=found["name"],
+            agent=agent,
             details={name: disk[name] for name in ("id", "path", "size_bytes")},
         )

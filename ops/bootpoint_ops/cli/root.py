@@ -28,6 +28,7 @@ from bootpoint_ops.cli import (
     point,
     process,
     refusal,
+    report,
     rescan,
     run,
     status,
@@ -101,7 +102,7 @@ point.point.add_command(pin.unpin)
 
 for _command in (
     *(process.up, process.demo, process.db, process.worker, process.scheduler, process.code),
-    *(status.status, history.history),
+    *(status.status, report.report, history.history),
     *(rescan.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
     *(switch.switch, deletion.replica),
 ):
