@@ -11,17 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case, conversion, life, schedule, tracking, used, verification
+from tests.bench import case, conversion, history, life, schedule, tracking, used, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
+from tests.service import crowd
 
 #: Longest that the whole may take, in seconds; then it ends everything that it started.
 LONGEST, LONGEST_QUICK = 2400, 600
 
 PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
-CASES = ("full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start", "schedule")
+CASES = (
+    "full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start", "schedule",
+    "history",
+)  # fmt: skip
 
 
 def main() -> int:
@@ -206,6 +210,18 @@ class Bench:
         light = round(statistics.median(found.conversion), 2)
         self.report.at_most("start of a standby, beyond libvirt's call that creates it, seconds", own, 1.0, "", create)
         self.report.at_most("light conversion of a small Debian, seconds", light, 15, "", rounds)
+
+
+    def history(self, made: Rig) -> None:
+        """Status and pages of the history of a large installation."""
+        found = history.measure(made, self.disk.path.parent)
+        size = f"{crowd.JOBS:,} jobs and {crowd.EVENTS:,} events"
+        beside = f"{found.bad} jobs not ok; the whole command: {found.command:.2f} s"
+        self.report.at_most(f"status with {size}, seconds", round(found.status, 3), 1.0, "", beside)
+        slowest = max(found.pages, key=lambda page: found.pages[page])
+        beside = f"slowest of {len(found.pages)} pages, medians: by {slowest}; the newest events: "
+        beside += f"{found.pages['time:desc, first']:.1f} ms"
+        self.report.at_most(f"a page of the history with {size}", found.pages[slowest], 100, "ms", beside)
 
 
 def _beside(results: case.Rounds, peer: str) -> str:
