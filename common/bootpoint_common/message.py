@@ -183,6 +183,22 @@ class Answer(_Message, frozen=True, kw_only=True, tag="answer"):
     problem: Problem | None = None
 
 
+class Event(_Message, frozen=True, kw_only=True, tag="event"):
+    """Something happens to the machine; said again until `EventTaken` comes.
+
+    Attributes:
+        id: The same in each repetition.
+        kind: ``shutdown`` or ``restart``.
+        origin: Who told the agent, in a few words.
+        unheard: Whether the machine was shut down before, and nobody took that event.
+    """
+
+    id: UUID
+    kind: str
+    origin: str
+    unheard: bool = False
+
+
 # --- to an agent ------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +222,22 @@ class RunReplica(msgspec.Struct, frozen=True, kw_only=True):
     host: str
 
 
+class RunDeadline(msgspec.Struct, frozen=True, kw_only=True):
+    """When a run has to be done, and what is known of how long it takes.
+
+    Attributes:
+        seconds: What is left until then, when this was written. No instant: the clocks may differ by more than that.
+        bytes_per_second: How fast earlier runs of the job read and sent.
+        overhead_seconds: What a run takes that finds nothing changed.
+        whole_bytes: What there is to read of each slot where no tracker knows what changed.
+    """
+
+    seconds: float
+    bytes_per_second: float
+    overhead_seconds: float
+    whole_bytes: dict[str, int]
+
+
 class StartRun(_Message, frozen=True, kw_only=True, tag="run"):
     """Make a snapshot and offer it.
 
@@ -224,6 +256,7 @@ class StartRun(_Message, frozen=True, kw_only=True, tag="run"):
         last_breath: The machine is about to stop: larger windows, no waiting, no limits.
         time_zone: The job's, for limits by time of day.
         revision: The job's revision that all of this is of.
+        deadline: Of a last-breath run: not begun if it would take longer.
     """
 
     run: UUID
@@ -240,6 +273,7 @@ class StartRun(_Message, frozen=True, kw_only=True, tag="run"):
     last_breath: bool = False
     time_zone: str | None = None
     revision: int = 0
+    deadline: RunDeadline | None = None
 
 
 class NewLimits(_Message, frozen=True, kw_only=True, tag="limits"):
@@ -346,6 +380,40 @@ class Ask(_Message, frozen=True, kw_only=True, tag="ask"):
     expires_at: datetime
 
 
+class EventRun(msgspec.Struct, frozen=True, kw_only=True):
+    """What an event means for one job.
+
+    Attributes:
+        job: The job's name.
+        run: The run that it began, or waits for; None where it waits for its turn.
+        number: That run's number.
+        seconds: What is left until it has to be done; None where nobody waits for it.
+        problem: Why there is none.
+    """
+
+    job: str
+    run: UUID | None = None
+    number: int | None = None
+    seconds: float | None = None
+    problem: Problem | None = None
+
+
+class EventTaken(_Message, frozen=True, kw_only=True, tag="event_taken"):
+    """An event was taken, or refused with its problem.
+
+    Attributes:
+        id: The event's.
+        repeated: Whether somebody had said the same a moment before.
+        runs: What it means for each job that it concerns.
+        problem: Why it was refused.
+    """
+
+    id: UUID
+    repeated: bool = False
+    runs: list[EventRun] = []
+    problem: Problem | None = None
+
+
 def segment_bits(numbers: Iterable[int]) -> bytes | None:
     """Write numbers of segments as bits: number n is bit n % 8 of byte n // 8; None where there are none."""
     bits = bytearray()
@@ -360,8 +428,10 @@ def segment_numbers(bits: bytes | None) -> frozenset[int]:
     return frozenset(at * 8 + bit for at, byte in enumerate(bits or b"") for bit in range(8) if byte >> bit & 1)
 
 
-FromAgent = Hello | Heartbeat | Offer | More | CreditQuery | Failed | Report | Answer
-ToAgent = Welcome | StartRun | NewLimits | Ready | Credit | ResendFrom | Committed | Aborted | Noted | Ask
+FromAgent = Hello | Heartbeat | Offer | More | CreditQuery | Failed | Report | Answer | Event
+ToAgent = (
+    Welcome | StartRun | NewLimits | Ready | Credit | ResendFrom | Committed | Aborted | Noted | Ask | EventTaken
+)
 
 
 def control_route(agent: str, pool: str) -> str:

@@ -19,7 +19,11 @@ from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
 from bootpoint_common.stream.sender import StreamSender
 
 from . import diskmap
+from .board import RunBoard, Step
+from .doorbell import Doorbell
+from .knowndisk import KnownDisks
 from .link import Link
+from .occasion import Occasion
 from .publication import Tools
 from .run import Run
 from .snapshots import choose, remove_leftovers
@@ -88,8 +92,11 @@ class Agent:
         self._state = state
         self._config = config
         self._files = [Path(entry.removeprefix("file:")) for entry in config.files]
+        self._known_disks = KnownDisks(self._files)
+        self._board = RunBoard()
         self._carrier = carrier
         self._link = Link(identity, carrier, state.new_incarnation())
+        self._doorbell = Doorbell(state.directory, Occasion(self._link, self._board, state.directory).answer)
         self._sender = StreamSender(connect=carrier.publisher)
         self._trackers = TrackerKeeper(state, providers(str(config.tracker), directory=state.directory))
         self._stop = threading.Event()
@@ -116,10 +123,12 @@ class Agent:
             threading.Thread(target=self._pay, args=(owed,), name="owed scripts", daemon=True).start()
         for thread in self._threads:
             thread.start()
+        self._doorbell.start()
 
     def stop(self) -> None:
         """End runs and threads."""
         self._stop.set()
+        self._doorbell.stop()
         with self._lock:
             runs, working = list(self._runs.values()), list(self._working.values())
         for run in runs:
@@ -213,6 +222,8 @@ class Agent:
                 self._begin(heard)
             case message.Ask():
                 threading.Thread(target=self._answer, args=(heard,), name=f"answer {heard.kind}", daemon=True).start()
+            case message.EventTaken():
+                self._board.answer(heard)
             case message.Credit() | message.ResendFrom():
                 self._tell_all(heard)
             case message.Ready() | message.Committed() | message.Aborted() | message.NewLimits() | message.Noted():
@@ -232,6 +243,8 @@ class Agent:
             if run is not None:
                 run.tell(heard)
                 return
+        if isinstance(heard, message.Aborted):
+            self._board.note(heard.run, Step.FAILED, problem=heard.problem)
         if isinstance(heard, message.Committed):
             # The run ended without this agent: it was the last breath of an earlier start.
             self._state.adopt(heard.replica_id, heard.point_id)
@@ -240,12 +253,15 @@ class Agent:
 
     def _begin(self, order: message.StartRun) -> None:
         with self._lock:
-            if order.run in self._runs or order.run in self._state.ended() or datetime.now(UTC) > order.expires_at:
+            if order.run in self._runs or order.run in self._state.ended():
                 return
             run = Run(order, self._tools())
+            if run.expired:
+                return
             self._runs[order.run] = run
             thread = threading.Thread(target=self._work, args=(run,), name=f"run {order.number}", daemon=True)
             self._working[order.run] = thread
+        self._board.note(order.run, Step.BEGUN, job=order.job)
         thread.start()
         self._link.send(message.Heartbeat(runs=[run.progress()]))
 
@@ -299,15 +315,14 @@ class Agent:
             state=self._state,
             link=self._link,
             sender=self._sender,
-            resolve=self._resolve,
+            resolve=self._known_disks.resolve,
+            known=self._known_disks.known,
+            board=self._board,
             choose=self._choose,
             trackers=self._trackers,
             sample_share=self._config.sample_percent / 100,
             turn=self._turn,
         )
-
-    def _resolve(self, disk_id: str) -> Path:
-        return diskmap.resolve(disk_id, self._files)
 
     def _choose(self, paths: dict[str, Path]) -> Snapshot:
         choice = choose(paths, str(self._config.snapshot), owner=self._link.identity.name)

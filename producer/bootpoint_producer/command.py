@@ -1,4 +1,4 @@
-"""The command line of the agent: `bootpoint-agent join | run | disks | status`."""
+"""The command line of the agent: `bootpoint-agent join | run | disks | status | event`."""
 
 from __future__ import annotations
 
@@ -24,9 +24,10 @@ from bootpoint_common.enrolment import Token
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.stream import rabbit
 from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
-from bootpoint_producer import diskmap
+from bootpoint_producer import diskmap, event_command, systemd
 from bootpoint_producer.agent import VERSION, Agent, refuse_copy
 from bootpoint_producer.join import join as join_installation
+from bootpoint_producer.occasion import Kind
 from bootpoint_producer.state import AgentState, Identity
 from bootpoint_producer.trackers import providers
 
@@ -208,9 +209,15 @@ def _read_token() -> Token:
         raise error(Code.SPEC_INVALID, str(exc), key="token", hint=hint) from None
 
 
+def notify_option(command: F) -> F:
+    """Add systemd's socket, where systemd waits for a word of this process."""
+    return click.option("--notify-socket", "notify", envvar="NOTIFY_SOCKET", hidden=True)(command)
+
+
 @main.command()
+@notify_option
 @place_options
-def run(config_file: Path | None, state_directory: Path | None) -> None:
+def run(notify: str | None, config_file: Path | None, state_directory: Path | None) -> None:
     """Serve runs in the foreground until SIGTERM."""
     allocator.reuse_buffers()
     config = settings(config_file, state_directory)
@@ -226,6 +233,7 @@ def run(config_file: Path | None, state_directory: Path | None) -> None:
         agent = Agent(state, config, rabbit.connect_agent(identity.broker_url, identity.name))
         agent.start()
         click.echo(f"agent {identity.name} runs; SIGTERM ends it")
+        systemd.tell(notify, "READY=1")
         stop.wait()
         agent.stop()
 
@@ -307,6 +315,30 @@ def status(output: str, config_file: Path | None, state_directory: Path | None) 
         _print(table)
     if problem is not None:
         raise click.exceptions.Exit(1)
+
+
+@main.command()
+@click.argument("kind", type=click.Choice(["shutdown", "restart"]))
+@click.option("--origin", default="command line", show_default=True, help="Who says so, for the history.")
+@click.option(
+    "--timeout",
+    "patience",
+    type=click.FloatRange(1),
+    help="Seconds to wait until somebody takes it. [default: 10; for a restart 600]",
+)
+@click.option("--once", is_flag=True, help="Do nothing where this start of the machine has been told already.")
+@notify_option
+@output_option
+@place_options
+def event(kind: str, config_file: Path | None, state_directory: Path | None, **said: Any) -> None:
+    """Say that this machine is about to stop, or has started: runs of its jobs follow.
+
+    A shutdown waits until everything is with the broker, or the deadline is over. Exits with 1 where it isn't.
+    """
+    directory = settings(config_file, state_directory).state_directory
+    said["as_json"] = said.pop("output") == "json"
+    if code := event_command.happen(directory, Kind(kind), **said):
+        raise click.exceptions.Exit(code)
 
 
 def _broker_problem(carrier: AgentCarrier) -> str | None:

@@ -24,6 +24,7 @@ from bootpoint_common.stream.sender import Outlet, StreamClosedError, StreamSend
 from bootpoint_common.stream.window import HOLD
 from bootpoint_common.units import MiB
 
+from .board import RunBoard
 from .feed import Feed, Ground
 from .limit import Metered, ReadingOver, RunLimits
 from .link import Link
@@ -61,6 +62,8 @@ class Tools:
         link: Messages to the control plane.
         sender: Bundles to the streams.
         resolve: Finds the path of a disk id; raises ``disk_missing`` or ``source_ineligible``.
+        known: Does so at once, by what was found a moment ago, where that is still true.
+        board: Where is noted what becomes of runs.
         choose: Chooses the snapshot for the paths of the slots.
         trackers: Follow the disks between runs.
         sample_share: Share of what a tracker calls unchanged that each run looks at all the same, 0 to 1.
@@ -71,6 +74,8 @@ class Tools:
     link: Link
     sender: StreamSender
     resolve: Callable[[str], Path]
+    known: Callable[[str], Path]
+    board: RunBoard
     choose: Callable[[dict[str, Path]], Snapshot]
     trackers: TrackerKeeper
     sample_share: float = SHARE
@@ -276,7 +281,7 @@ class Publication:
             before_seal=lambda slot, size, root: self._keep(replica, slot, size, root),
             confirm_consistency=self._confirm,
             left_out=self._used[disk.slot],
-            sample=Sample(share=self._tools.sample_share, since=self._since(disk.slot)),
+            sample=Sample(share=self._sample_share, since=self._since(disk.slot)),
             encoding=self._encoding,
             most=self._limits.bundle_bytes,
         )
@@ -288,6 +293,11 @@ class Publication:
             return encode_chunk(chunk)
 
         return Pipeline(chunks, encode=encode)
+
+    @property
+    def _sample_share(self) -> float:
+        """A machine that goes down has time for the smallest sample of what didn't change; the next run has more."""
+        return 0.0 if self._order.last_breath else self._tools.sample_share
 
     def _used_blocks(self, disk: message.RunDisk) -> UsedBlocks:
         """Make what says which of a disk's blocks needn't be read; once for all replicas."""

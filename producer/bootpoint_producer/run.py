@@ -10,12 +10,13 @@ import logging
 import queue
 import threading
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
 
+from .board import Step
+from .deadline import Deadline
 from .limit import RunLimits
 from .publication import Publication, Tools
 from .snapshots import Consistency, SnapshotSet
@@ -60,6 +61,7 @@ class Run:
         self._cut: Cut | None = None
         self._publication: Publication | None = None
         self._heard_at = time.monotonic()
+        self._deadline = Deadline(order)
 
     def tell(self, body: message.ToAgent) -> None:
         """Hand over a message that concerns this run."""
@@ -84,6 +86,11 @@ class Run:
             while True:
                 found.append(self._inbox.get_nowait())
         return found
+
+    @property
+    def expired(self) -> bool:
+        """Whether it is too late to begin it."""
+        return self._deadline.expired
 
     def stop(self) -> None:
         """End the run at once: the agent is stopping."""
@@ -149,11 +156,13 @@ class Run:
     # --- before the offer
 
     def _take(self) -> tuple[SnapshotSet, Cut]:
-        if datetime.now(UTC) > self.order.expires_at:
+        if self._deadline.expired:
             raise error(Code.AGENT_OFFLINE, f"run {self.order.number} was begun too late by this agent")
         self._limits.change(self.order.limits, self.order.time_zone, self.order.revision)
-        # Before the script: nobody's database is paused for a disk that isn't there.
-        paths = {disk.slot: self._tools.resolve(disk.id) for disk in self.order.disks}
+        # Before the script: nobody's database is paused for a disk that isn't there, or for a run without time.
+        resolve = self._tools.known if self.order.last_breath else self._tools.resolve
+        paths = {disk.slot: resolve(disk.id) for disk in self.order.disks}
+        self._deadline.require_time_for(paths, self._tools.trackers)
         try:
             self._go_on()
             self._stages.before_snapshot()
@@ -226,7 +235,8 @@ class Run:
             if time.monotonic() >= again_at:
                 self._tools.link.send(offer, pool=self.order.pool)
                 again_at = time.monotonic() + OFFER_SECONDS
-            self._hear(max(again_at - time.monotonic(), 0.0), publication)
+            self._hear(self._deadline.within(again_at - time.monotonic()), publication)
+            self._deadline.require()
         self._stages.heard(len(offer.scripts))
 
     def _publish(self, snapshot: SnapshotSet, publication: Publication) -> None:
@@ -236,9 +246,12 @@ class Run:
             if publication.sent:
                 # The commit may take long, and needs nothing of the source.
                 snapshot.release()
+                self._tools.board.note(self.order.run, Step.SENT)
                 continue
+            self._deadline.require()
             silent = time.monotonic() - self._heard_at >= SILENCE_SECONDS
             publication.ask_for_credit(all_streams=silent)
+        self._tools.board.note(self.order.run, Step.COMMITTED)
         name = publication.committed_name
         if name is not None:
             self._stages.after_point(snapshot.consistency, name)
@@ -279,6 +292,7 @@ class Run:
                 publication.committed(heard.replica_id)
             case message.Aborted():
                 self._drop(heard)
+                self._tools.board.note(self.order.run, Step.FAILED, problem=heard.problem)
                 raise RunCancelled(heard.problem.message)
 
     def _drop(self, heard: message.Aborted) -> None:
@@ -299,6 +313,7 @@ class Run:
             hint=problem.hint,
             value=None if problem.value is None else str(problem.value),
         )
+        self._tools.board.note(self.order.run, Step.FAILED, problem=told)
         self._insist(message.Failed(run=self.order.run, problem=told, scripts=self._stages.results))
 
     def _insist(self, body: message.Failed | message.Report) -> None:

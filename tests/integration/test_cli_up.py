@@ -186,6 +186,10 @@ def test_the_way_of_a_first_user(job: Up) -> None:
     assert started["state"] == "running"
     assert started["profile"] == up.json("point", "show", "one", "latest")["profile"]
     assert not started["profile"]["problems"][0]["bootable"]
+    # The agent within `up` answers the machine's own commands.
+    event = [str(Path(BOOTPOINT).with_name("bootpoint-agent")), "event", "restart", "--state", str(up.state / "agent")]
+    said = subprocess.run(event, env=up.env, capture_output=True, text=True, timeout=60, check=False)
+    assert (said.returncode, said.stdout) == (0, "no job of this machine wants a run at its restart\n")
     # Before it: the disks of the test's machine, which no job protects.
     assert up.call("status").stdout.endswith("1 job, all ok\n")
 

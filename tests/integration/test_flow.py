@@ -12,7 +12,7 @@ import pytest
 
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker.targets.fake_host import FakeHost
-from tests.service.fleet import Fleet, fleet
+from tests.service.fleet import WITHOUT_SOCKET, Fleet, fleet
 
 
 @pytest.fixture(params=["database", "debian_database"], ids=["embedded server", "debian server"])
@@ -77,7 +77,7 @@ def test_an_old_state_of_the_agent_is_no_base(installation: Fleet, tmp_path: Pat
     installation.wait(installation.run(job_id))
     first = disk.read_bytes()
     old = tmp_path / "old-state"
-    shutil.copytree(tmp_path / "agent-erp", old)
+    shutil.copytree(tmp_path / "agent-erp", old, ignore=WITHOUT_SOCKET)
     write_random(disk, 64 * MiB, rng, 20)
     installation.wait(installation.run(job_id))
     agent.stop()

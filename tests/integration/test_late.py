@@ -22,6 +22,7 @@ from bootpoint_common.stream.memory import MemoryBroker
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer import state as agent_state
 from bootpoint_producer.agent import Agent
+from bootpoint_producer.board import RunBoard
 from bootpoint_producer.limit import RunLimits
 from bootpoint_producer.link import Link
 from bootpoint_producer.publication import Publication, Tools
@@ -258,7 +259,8 @@ def order_of(replicas: list[UUID]) -> message.StartRun:
 
 
 def tools_of(state: AgentState) -> Tools:
-    return Tools(state, cast(Link, SilentLink()), None, None, None, TrackerKeeper(state))  # type: ignore[arg-type]
+    silent = cast(Link, SilentLink())
+    return Tools(state, silent, None, None, None, RunBoard(), None, TrackerKeeper(state))  # type: ignore[arg-type]
 
 
 def base_and_candidate(state: AgentState, replica: UUID) -> UUID:

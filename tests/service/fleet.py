@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,7 @@ from bootpoint_common.store.point import WINDOW
 from bootpoint_common.stream.carrier import AgentCarrier, WorkerCarrier
 from bootpoint_common.stream.memory import MemoryBroker
 from bootpoint_common.vault import Vault
+from bootpoint_producer import doorbell
 from bootpoint_producer.agent import Agent
 from bootpoint_producer.state import AgentState, Identity
 from bootpoint_worker import actors
@@ -34,6 +36,9 @@ from bootpoint_worker.service import WorkerService
 from bootpoint_worker.targets import connect
 from bootpoint_worker.targets.base import HostAccess, Target
 from tests.service.process import wait_for
+
+#: Leaves out what can't be copied of the directory of an agent that runs: its socket.
+WITHOUT_SOCKET = shutil.ignore_patterns(doorbell.NAME)
 
 #: The machine that every agent of the tests runs on.
 MACHINE: dict[str, Any] = {"smbios_uuid": "0c1d9c3e-0000-4000-8000-000000000001", "disk_serials": []}
@@ -70,8 +75,9 @@ class Fleet:
         slices: int = 2,
         window_bytes: int = WINDOW,
         opener: Callable[[HostAccess], Target] = connect,
+        kind: str = "worker",
     ) -> WorkerService:
-        """Start a worker."""
+        """Start a worker; of the kind ``up`` it is a scheduler, too."""
         context = Context(
             database=self.database,
             carrier=self.broker.worker_carrier(),
@@ -81,7 +87,7 @@ class Fleet:
             worker=name,
             window_bytes=window_bytes,
         )
-        service = WorkerService(context, actors.make_broker(None), pools, slices=slices, tasks=slices)
+        service = WorkerService(context, actors.make_broker(None), pools, slices=slices, tasks=slices, kind=kind)
         service.start()
         self.services.append(service)
         return service
@@ -107,13 +113,17 @@ class Fleet:
 
     def add_agent(self, name: str, files: list[Path], *, pool: str = "fake") -> Agent:
         """Enroll an agent as `bootpoint up` does for this machine, and start it."""
+        self.enroll_agent(name, pool=pool)
+        return self.start_agent(name, files)
+
+    def enroll_agent(self, name: str, *, pool: str = "fake") -> None:
+        """Enroll an agent, and let it join."""
         key = AgentKey(1, os.urandom(32))
         state = AgentState(self.directory / f"agent-{name}")
         state.keep_identity(Identity(name, pool, "", key, MACHINE))
         with self.database.transaction() as connection:
             agents.enroll(connection, name, pool, b"")
             agents.joined(connection, name, 1, self.vault.encrypt(agents.key_purpose(name), key.secret), MACHINE)
-        return self.start_agent(name, files)
 
     def start_agent(self, name: str, files: list[Path]) -> Agent:
         """Start an agent that has joined."""
@@ -139,8 +149,11 @@ class Fleet:
         scripts: dict[str, Any] | None = None,
         check: dict[str, Any] | None = None,
         limits: dict[str, Any] | None = None,
+        rules: dict[str, Any] | None = None,
     ) -> int:
         """Write a job of files on one host; ``target``, ``scripts``, ``check`` and ``limits`` are as in its file.
+
+        ``rules`` is what its file says under ``[run]``.
 
         Unless they say otherwise no boot check comes by itself, which a test would meet at any moment, and no run
         stands back: on a loaded machine a test would wait for it.
@@ -164,6 +177,7 @@ class Fleet:
                     "scripts": scripts or {},
                     "limits": {"nice": 0} | (limits or {}),
                     "check": {"boot": "never"} | (check or {}),
+                    "run": rules or {},
                 }
             )
             row = one(

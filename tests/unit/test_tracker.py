@@ -168,6 +168,21 @@ def test_a_run_looks_at_what_was_written_since_its_base_only(rig: Rig) -> None:
     assert rig.since(replica, rig.begin()) == {100}
 
 
+def test_how_much_a_run_would_find_is_known_before_it_begins(rig: Rig) -> None:
+    replica = new_id()
+    assert rig.keeper.written(replica, "a", rig.disk) is None  # no base
+    rig.commit(replica, rig.begin())
+    assert rig.keeper.written(replica, "a", rig.disk) == 0
+    rig.follower.write(3, 4)
+    rig.begin().close()  # of another job, perhaps: what it closed still counts
+    rig.follower.write(4, 9)
+    assert rig.keeper.written(replica, "a", rig.disk) == 3 * GRAIN
+    rig.follower.anew(boot="another")
+    assert rig.keeper.written(replica, "a", rig.disk) is None
+    rig.follower.broken = True
+    assert rig.keeper.written(replica, "a", rig.disk) is None
+
+
 def test_an_aborted_point_leaves_its_writes_to_the_next_one(rig: Rig) -> None:
     replica = new_id()
     rig.commit(replica, rig.begin())

@@ -14,14 +14,15 @@ from psycopg.types.json import Jsonb
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.job import read_json
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store import line, outbox
+from bootpoint_common.store import line, outbox, pace, source_event
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Database, one, one_row, rows, run
 from bootpoint_common.store.run import Run
 
 from .context import Context
-from .definition import run_disks
+from .definition import run_disks, selected
 from .preflight import Plan, preflight
 from .room import waiting_line
 
@@ -90,6 +91,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
         if taken["n"] >= on["max_open_points"]:
             _wait(connection, run_uid, f"host {on['name']} has no free place")
             return
+    left = source_event.seconds_left(connection, found.job_id) if found.last_breath and found.job_id else None
     try:
         with connection.transaction():
             begun = run(
@@ -98,7 +100,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
                 " expires_at = now() + make_interval(secs => %s), reports = %s"
                 " WHERE uid = %s AND (begin_by IS NULL OR begin_by >= now())",
                 Jsonb({**_largest(plans).as_json(), "actual": None}) if plans else None,
-                START_WITHIN,
+                START_WITHIN if left is None else left,
                 _reports(found),
                 run_uid,
             )
@@ -177,4 +179,24 @@ def start_message(connection: Connection, run_uid: UUID) -> message.StartRun:
         last_breath=found.last_breath,
         time_zone=spec.get("time_zone"),
         revision=found.revision or 0,
+        deadline=_deadline(connection, found, row["inventory"] if row is not None else None),
+    )
+
+
+def _deadline(connection: Connection, found: Run, inventory: dict[str, Any] | None) -> message.RunDeadline | None:
+    """Return until when a run has to be done, and what earlier ones say of how long it takes."""
+    if not found.last_breath or found.job_id is None or found.spec is None:
+        return None
+    left = source_event.seconds_left(connection, found.job_id)
+    if left is None:
+        return None
+    known = pace.of_job(connection, found.job_id)
+    disks = selected(read_json(found.spec), inventory)
+    return message.RunDeadline(
+        seconds=left,
+        bytes_per_second=known.bytes_per_second,
+        overhead_seconds=known.overhead_seconds,
+        whole_bytes={
+            disk.slot: disk.size_bytes if disk.used_bytes is None else disk.used_bytes for disk in disks
+        },
     )

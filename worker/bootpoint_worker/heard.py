@@ -10,17 +10,22 @@ import psycopg
 
 from bootpoint_common import message
 from bootpoint_common.cipher import Reject
-from bootpoint_common.errors import Code, error
+from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.store import agent, event, limit, outbox, point, request, transition
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, Row, rows, run
 from bootpoint_common.store.point import LAST_BREATH_WINDOW, State
+from bootpoint_common.store.source_event import Kind
 
-from . import inventory
+from . import inventory, occasion
+from .refusal import Refusals
 
 #: Longest text of an agent's error that is kept.
 _LONGEST_TEXT = 4000
+
+#: Longest text that is kept of who told an agent of an event.
+_LONGEST_ORIGIN = 200
 
 
 class _Entries(msgspec.Struct):
@@ -238,6 +243,24 @@ def failed(connection: Connection, found: Agent, content: message.Failed) -> Non
         _tell_of_end(connection, found, known.uid)
     # After the end: it locks the points, which everybody locks before their run.
     runs.add_scripts(connection, content.run, content.scripts)
+
+
+def happened(connection: Connection, found: Agent, content: message.Event, refusals: Refusals) -> None:
+    """Take a shutdown or a restart of the agent's machine, and tell the agent what came of it."""
+    if content.kind not in set(Kind):
+        text = f"agent {found.name} speaks of an event {content.kind!r}"
+        raise error(Code.BUNDLE_REJECTED, text[:_LONGEST_TEXT], value=Reject.MALFORMED)
+    actor, origin = f"agent {found.name}", content.origin[:_LONGEST_ORIGIN]
+    said = occasion.Said(
+        source=found.name, kind=Kind(content.kind), actor=actor, origin=origin, unheard=content.unheard, own=True
+    )
+    try:
+        outcome = occasion.take(connection, said)
+        told = message.EventTaken(id=content.id, repeated=outcome.repeated, runs=outcome.runs)
+    except BootpointError as problem:
+        occasion.refuse(connection, refusals, problem, source=found.name, actor=actor, origin=origin)
+        told = message.EventTaken(id=content.id, problem=runs.problem_message(problem))
+    outbox.tell(connection, found.name, content.id, told)
 
 
 def answer(connection: Connection, found: Agent, content: message.Answer) -> None:

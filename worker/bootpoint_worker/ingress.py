@@ -89,16 +89,12 @@ class Ingress:
                     heard.heartbeat(connection, found, content)
             case message.Offer():
                 heard.offer(connection, found, incarnation, content, self._context.window_bytes)
-            case message.More():
-                heard.more(connection, found, content)
-            case message.CreditQuery():
-                heard.credit_query(connection, found, content)
-            case message.Failed():
-                heard.failed(connection, found, content)
-            case message.Report():
-                heard.report(connection, found, content)
+            case message.Event():
+                heard.happened(connection, found, content, self._context.refusals)
             case message.Answer():
                 heard.answer(connection, found, content)
+            case _:
+                _hear_of_run(connection, found, content)
 
     def _hello(self, connection: Connection, found: Agent, content: message.Hello, *, newest: bool) -> None:
         if content.protocol not in (message.PROTOCOL, message.PROTOCOL - 1):
@@ -176,6 +172,23 @@ class Ingress:
                 code=str(problem.code),
                 details={"reason": reason, "bytes": len(body), "left_out": left_out},
             )
+
+
+def _hear_of_run(
+    connection: Connection,
+    found: Agent,
+    content: message.More | message.CreditQuery | message.Failed | message.Report,
+) -> None:
+    """Take what an agent says of a run that it has in hand."""
+    match content:
+        case message.More():
+            heard.more(connection, found, content)
+        case message.CreditQuery():
+            heard.credit_query(connection, found, content)
+        case message.Failed():
+            heard.failed(connection, found, content)
+        case message.Report():
+            heard.report(connection, found, content)
 
 
 def _decode(body: bytes) -> message.FromAgent:

@@ -142,10 +142,10 @@ def _tell_again(connection: Connection) -> None:
 
 
 def _expire_runs(connection: Connection) -> None:
-    """Runs that the agent never began: not in its hands, and no offer came in time."""
+    """Runs that the agent never began: not in its hands, and no offer came in time, or before its machine was gone."""
     expired = rows(
         connection,
-        "SELECT r.uid, r.job_name, a.name FROM run r JOIN agent a ON a.id = r.agent_id"
+        "SELECT r.uid, r.job_name, r.last_breath, a.name FROM run r JOIN agent a ON a.id = r.agent_id"
         " WHERE r.state = 'running' AND r.ending IS NULL AND r.expires_at < now()"
         " AND NOT EXISTS (SELECT 1 FROM boot_point p WHERE p.run_uid = r.uid)"
         " AND NOT (a.runs @> jsonb_build_array(jsonb_build_object('run', r.uid))"
@@ -154,9 +154,8 @@ def _expire_runs(connection: Connection) -> None:
     )
     for row in expired:
         text = f"agent {row['name']} did not begin the run in time"
-        runs.end(
-            connection, row["uid"], error(Code.AGENT_OFFLINE, text, key="agent", value=row["name"]), actor="reaper"
-        )
+        code = Code.DEADLINE if row["last_breath"] else Code.AGENT_OFFLINE
+        runs.end(connection, row["uid"], error(code, text, key="agent", value=row["name"]), actor="reaper")
 
 
 def _end_unreported(connection: Connection) -> None:

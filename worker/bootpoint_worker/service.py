@@ -15,7 +15,7 @@ from bootpoint_common.identity import new_id
 from bootpoint_common.store.database import run
 from bootpoint_common.stream.carrier import CarrierLost
 
-from . import actors, archive
+from . import actors, archive, event_intake
 from .admission import admit
 from .context import Context
 from .ingress import Ingress
@@ -92,6 +92,8 @@ class Loop:
 class ControlLoops:
     """Relay, reaper, due runs, the line, notices, due checks, archive: any scheduler or worker runs them, none leads.
 
+    Schedulers, and `up`, also take what others say of sources.
+
     Args:
         context: What the process works with.
         broker: Where tasks go.
@@ -117,6 +119,8 @@ class ControlLoops:
                 for each in rounds(context.database, context.notices, context.worker, self._stop)
             ),
         ]
+        if kind != "worker":
+            self._loops.append(Loop("events", self._events, self._stop))
 
     def start(self) -> None:
         """Start the threads."""
@@ -153,6 +157,21 @@ class ControlLoops:
                     pass
                 for _ in connection.notifies(timeout=LINE_SECONDS, stop_after=1):
                     pass
+
+    def _events(self) -> None:
+        """Take what others say of sources, until the end."""
+        consumer = self._context.carrier.events(event_intake.PREFETCH)
+        if consumer is None:
+            self._stop.wait()
+            return
+        try:
+            while not self._stop.is_set():
+                delivery = consumer.get(0.5)
+                if delivery is not None:
+                    event_intake.take(self._context, delivery)
+                    consumer.ack(delivery.tag)
+        finally:
+            consumer.close()
 
     def _alive(self) -> None:
         process_id, kind, pool = self._process

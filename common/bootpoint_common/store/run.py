@@ -46,6 +46,9 @@ class Run:
     revision: int | None
 
 
+#: Failures that the history calls by a name of their own.
+_FAILING = {Code.DEADLINE: "deadline"}
+
 _RUN = """
 SELECT r.*, a.name AS agent, j.spec, j.revision FROM run r JOIN agent a ON a.id = r.agent_id
 LEFT JOIN job j ON j.id = r.job_id
@@ -178,7 +181,7 @@ def end(
         _mark(connection, found, problem, ending)
         event.record(
             connection,
-            "cancel_requested" if ending == "cancelled" else "run_failing",
+            "cancel_requested" if ending == "cancelled" else _FAILING.get(problem.code, "run_failing"),
             problem.message,
             actor=actor,
             origin=origin,

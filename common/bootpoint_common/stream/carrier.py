@@ -25,6 +25,9 @@ STREAM_LIMIT_WINDOWS = 2
 #: the broker. The segment digests of a 16 TiB disk, the largest message, are 32 MiB.
 CONTROL_LIMIT = 128 * MiB
 
+#: Bytes that the queue of events may hold: thousands of them.
+EVENT_LIMIT = 4 * MiB
+
 #: Messages that an agent's inbox hands out before one is acked.
 INBOX_PREFETCH = 100
 
@@ -45,11 +48,13 @@ class Delivery:
         tag: What `ack` takes.
         body: The message.
         redelivered: Whether it may have been delivered before.
+        route: Under which routing key it came, where a broker tells.
     """
 
     tag: int
     body: bytes
     redelivered: bool = False
+    route: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +183,13 @@ class WorkerCarrier(Protocol):
 
     def ingress(self, pool: str, prefetch: int) -> Consumer:
         """Consume a pool's ingress."""
+
+    def events(self, prefetch: int) -> Consumer | None:
+        """Consume what others say of sources, together with others; None where nobody else reaches this broker.
+
+        Raises:
+            CarrierLost: No broker.
+        """
 
     def send(self, agent: str, body: bytes) -> None:
         """Send one control message to an agent and return when the broker holds it.

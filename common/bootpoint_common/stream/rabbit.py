@@ -5,14 +5,15 @@
     agent  ──bundles──► exchange bp.agent ──<agent>.stream.<id>──► stream.<id>   ──► one active worker
            ──control──►          "        ──*.control.<pool>─────► pool.<pool>.in ──► ingress
            ◄──────────────────────────────────────── agent.<name>  ◄── workers (default exchange)
+    others ──events───► exchange bp.events ──source.#─────────────► events.in      ──► schedulers
 """
 
 from __future__ import annotations
 
-from bootpoint_common.stream.rabbit_agent import Permissions, RabbitAgentCarrier, agent_permissions
+from bootpoint_common.stream.rabbit_agent import Permissions, RabbitAgentCarrier, agent_permissions, event_permissions
 from bootpoint_common.stream.rabbit_worker import RabbitWorkerCarrier
 
-__all__ = ["Permissions", "agent_permissions", "connect_agent", "connect_worker", "setup"]
+__all__ = ["Permissions", "agent_permissions", "connect_agent", "connect_worker", "event_permissions", "setup"]
 
 
 def connect_agent(url: str, agent: str) -> RabbitAgentCarrier:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 import shlex
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bootpoint_common.stream.carrier import INBOX_PREFETCH, CarrierLost
 from bootpoint_common.stream.rabbit_link import parameters
-from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitConsumer, RabbitPublisher
+from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, EVENT_EXCHANGE, RabbitConsumer, RabbitPublisher
 
 
 def agent_queue(agent: str) -> str:
@@ -138,5 +139,22 @@ def agent_permissions(agent: str) -> Permissions:
         read=rf"^agent\.{name}$",
         topic_exchange=AGENT_EXCHANGE,
         topic_write=rf"^{name}\.(control|stream)\.[^.]+$",
+        topic_read="^$",
+    )
+
+
+def event_permissions(sources: Sequence[str] = ()) -> Permissions:
+    """Return all that somebody's login needs who says what happens to sources: to say that, and nothing else.
+
+    Args:
+        sources: Names of the agents of which it may speak; all by default.
+    """
+    names = "|".join(map(re.escape, sources)) or "[A-Za-z0-9_-]+"
+    return Permissions(
+        configure="^$",
+        write=rf"^{re.escape(EVENT_EXCHANGE)}$",
+        read="^$",
+        topic_exchange=EVENT_EXCHANGE,
+        topic_write=rf"^source\.({names})\.(shutdown|restart)$",
         topic_read="^$",
     )

@@ -25,6 +25,12 @@ AGENT_EXCHANGE = "bp.agent"
 #: Exchange that holders of an event credential publish to.
 EVENT_EXCHANGE = "bp.events"
 
+#: Queue of what they say, and the keys that it is bound to.
+EVENT_QUEUE, EVENT_KEYS = "events.in", "source.#"
+
+#: Seconds that such a message waits for a scheduler; later than that it would say what was.
+EVENT_SECONDS = 300
+
 #: Seconds that a control message may wait for its confirm.
 SEND_TIMEOUT = 30.0
 
@@ -235,5 +241,5 @@ class RabbitConsumer:
 
     def _on_message(self, _channel: Channel, method: Any, _properties: BasicProperties, body: bytes) -> None:
         with self._link.changed:
-            self._deliveries.append(Delivery(method.delivery_tag, body, method.redelivered))
+            self._deliveries.append(Delivery(method.delivery_tag, body, method.redelivered, method.routing_key))
             self._link.changed.notify_all()

@@ -17,12 +17,15 @@ from pika.exceptions import (
     ChannelClosedByBroker,
 )
 
-from bootpoint_common.stream.carrier import CONTROL_LIMIT, CarrierLost
+from bootpoint_common.stream.carrier import CONTROL_LIMIT, EVENT_LIMIT, CarrierLost
 from bootpoint_common.stream.rabbit_agent import agent_queue
 from bootpoint_common.stream.rabbit_link import parameters
 from bootpoint_common.stream.rabbit_part import (
     AGENT_EXCHANGE,
     EVENT_EXCHANGE,
+    EVENT_KEYS,
+    EVENT_QUEUE,
+    EVENT_SECONDS,
     RabbitConsumer,
     RabbitPublisher,
     stream_key,
@@ -127,6 +130,11 @@ class RabbitWorkerCarrier:
         self._declare_queue(queue, CONTROL_LIMIT)
         self._declare(lambda channel: channel.queue_bind(queue, AGENT_EXCHANGE, f"*.control.{pool}"))
 
+    def declare_events(self) -> None:
+        """Make the queue of what others say of sources, and its binding, idempotent."""
+        self._declare_queue(EVENT_QUEUE, EVENT_LIMIT, seconds=EVENT_SECONDS)
+        self._declare(lambda channel: channel.queue_bind(EVENT_QUEUE, EVENT_EXCHANGE, EVENT_KEYS))
+
     def declare_stream(self, agent: str, stream: UUID, limit_bytes: int) -> None:
         """Make a stream that only this agent can publish to, idempotent."""
         queue = stream_queue(stream)
@@ -163,6 +171,15 @@ class RabbitWorkerCarrier:
             CarrierLost: No broker, or no such pool.
         """
         return self._consume(f"pool.{pool}.in", prefetch)
+
+    def events(self, prefetch: int) -> RabbitConsumer:
+        """Consume what others say of sources, together with others; the queue is made.
+
+        Raises:
+            CarrierLost: No broker.
+        """
+        self.declare_events()
+        return self._consume(EVENT_QUEUE, prefetch)
 
     def send(self, agent: str, body: bytes) -> None:
         """Send one control message to an agent and return when the broker holds it.
@@ -213,11 +230,15 @@ class RabbitWorkerCarrier:
         except ChannelClosedByBroker as exc:
             raise CarrierLost(f"the broker refused: {exc}") from exc
 
-    def _declare_queue(self, queue: str, limit_bytes: int, *, single: bool = False) -> None:
+    def _declare_queue(
+        self, queue: str, limit_bytes: int, *, single: bool = False, seconds: int | None = None
+    ) -> None:
         """Declare a queue of the virtual host's default type: quorum in a cluster, else classic."""
         arguments: dict[str, Any] = {"x-overflow": "reject-publish", "x-max-length-bytes": limit_bytes}
         if single:
             arguments["x-single-active-consumer"] = True
+        if seconds is not None:
+            arguments["x-message-ttl"] = seconds * 1000
         # Over AMQP nobody can ask for the default type, and the two types refuse each other's arguments: so the
         # one that matters more is tried first.
         quorum = {**arguments, "x-delivery-limit": DELIVERY_LIMIT}

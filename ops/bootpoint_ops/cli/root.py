@@ -16,6 +16,7 @@ from bootpoint_ops.cli import (
     check,
     deletion,
     disk,
+    event,
     export,
     history,
     job,
@@ -103,7 +104,7 @@ point.point.add_command(pin.unpin)
 for _command in (
     *(process.up, process.demo, process.db, process.worker, process.scheduler, process.code),
     *(status.status, report.report, history.history),
-    *(rescan.host, agent.agent, disk.disk, job.job, run.run, check.point, vm.vm),
+    *(rescan.host, agent.agent, disk.disk, event.event, job.job, run.run, check.point, vm.vm),
     *(switch.switch, deletion.replica),
 ):
     main.add_command(_command)

@@ -71,6 +71,36 @@ class TrackerKeeper:
         """
         return choose(path, self.providers)
 
+    def written(self, replica_id: UUID, slot: str, path: Path) -> int | None:
+        """Return the bytes that a run would find written to a disk since the base of a replica.
+
+        Args:
+            replica_id: Whose base.
+            slot: The disk.
+            path: Its device or file.
+
+        Returns:
+            What is known without reading the disk; None where no tracker can say, and all of it would be read.
+        """
+        base, provider = self._state.base(replica_id), self.choose(path).provider
+        if base is None or provider is None:
+            return None
+        disk = _Followed(path, provider)
+        self._arm(disk)
+        mark = self.mark_of(replica_id, base, slot)
+        if disk.armed is None or mark is None or doubt(mark, provider.name, disk.armed) is not None:
+            return None
+        try:
+            with self._turns[provider.name]:
+                found = provider.written_since(path)
+        except (BootpointError, OSError):
+            return None
+        last = disk.armed.sequence - 1
+        earlier = self._store.union(mark.tracker, mark.sequence, last) if last > mark.sequence else None
+        if found is None or isinstance(earlier, str):
+            return None
+        return (found if earlier is None else found.union(earlier)).count * found.grain_bytes
+
     def cut(self, paths: Mapping[str, Path]) -> Cut:
         """Prepare the end of a generation for a run; the snapshot calls the cut's `Cut.instant`.
 
