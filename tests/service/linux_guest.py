@@ -105,6 +105,11 @@ class LinuxGuest:
         return self._console.read_text(errors="replace") if self._console.exists() else ""
 
     @property
+    def alive(self) -> bool:
+        """Whether its qemu runs."""
+        return self._server.alive
+
+    @property
     def pid(self) -> int:
         """The pid of its qemu."""
         return self._server.pid
@@ -124,13 +129,17 @@ class LinuxGuest:
             GuestError: The guest panicked, hung, or ended.
         """
         begin = self._output.stat().st_size
-        text = script.encode()
-        self._control.sendall(f"{len(text)} {timeout:g}\n".encode() + text)
+        self.begin(script, timeout=timeout)
         answer = self.line("the end of a script", timeout + GRACE)
         with self._output.open("rb") as file:
             file.seek(begin)
             output = file.read().decode(errors="replace")
         return Result(int(answer.removeprefix("exit ")), output)
+
+    def begin(self, script: str, *, timeout: float = SCRIPT) -> None:
+        """Let a script run as `run` does, and don't wait for its end: it may be the guest's."""
+        text = script.encode()
+        self._control.sendall(f"{len(text)} {timeout:g}\n".encode() + text)
 
     def line(self, what: str, timeout: float) -> str:
         """Return the next line that the guest says to the harness.

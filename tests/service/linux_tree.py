@@ -107,7 +107,7 @@ def _make_tree(disk: Path) -> None:
     for initrd in (unfinished / "boot").glob("initrd*"):
         initrd.unlink()
     unfinished.rename(tree)
-    _make_disk(tree, disk, 128 * MiB)
+    make_disk(tree, disk, 128 * MiB)
 
 
 def _size(tree: Path) -> int:
@@ -161,7 +161,7 @@ def _make_kernel(tree: Path, suite: str) -> None:
         (unfinished / "lib").symlink_to("usr/lib")
     (modules,) = unfinished.glob("lib/modules/*")
     run_tool(["depmod", "--basedir", str(unfinished), modules.name])
-    _make_disk(modules.parent, tree.with_suffix(".ext4"), 8 * MiB)
+    make_disk(modules.parent, tree.with_suffix(".ext4"), 8 * MiB)
     unfinished.rename(tree)
 
 
@@ -178,11 +178,11 @@ def make_checkout(disk: Path) -> None:
     for name in ("common", "producer", "tests"):
         shutil.copytree(root / name, tree / name, ignore=ignored)
     _compile(tree, "/checkout")
-    _make_disk(tree, disk, 8 * MiB)
+    make_disk(tree, disk, 8 * MiB)
     shutil.rmtree(tree)
 
 
-def _make_disk(tree: Path, disk: Path, room: int) -> None:
+def make_disk(tree: Path, disk: Path, room: int) -> None:
     """Make an ext4 disk of a tree; it is there when it is complete."""
     unfinished = disk.with_suffix(".image")
     with unfinished.open("wb") as image:
@@ -227,26 +227,37 @@ def _make_packages(disk: Path, names: Collection[str]) -> None:
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(str(file.locate()), target)
     _compile(tree, "/packages")
-    _make_disk(tree, disk, 8 * MiB)
+    make_disk(tree, disk, 8 * MiB)
     shutil.rmtree(tree)
 
 
-def make_initramfs(path: Path, tree: Path, kernel: Kernel) -> None:
+def make_initramfs(
+    path: Path,
+    tree: Path,
+    kernel: Kernel,
+    *,
+    init: str = _INIT,
+    guest: str = _GUEST,
+    drivers: Collection[str] = _DRIVERS,
+) -> None:
     """Write the initramfs: busybox, the drivers of a virtual machine's disks, and the two programs above.
 
     Args:
         path: Where.
         tree: Debian's tree, from which busybox is taken.
         kernel: Whose drivers.
+        init: The first program.
+        guest: What it may start.
+        drivers: Loaded by the first program.
     """
     (modules,) = kernel.root.glob("lib/modules/*")
     order = dict[str, None]()
-    for name in _DRIVERS:
+    for name in drivers:
         command = ["modprobe", "--dirname", str(kernel.root), "--set-version", modules.name, "--show-depends", name]
         lines = run_tool(command).stdout.splitlines()
         order.update((line.split()[1], None) for line in lines if line.startswith("insmod"))
     entries = [(name, 0o040755, b"") for name in ("bin", "dev", "proc", "root", "modules")]
-    entries += [("init", 0o100755, _INIT.encode()), ("guest", 0o100644, _GUEST.encode())]
+    entries += [("init", 0o100755, init.encode()), ("guest", 0o100644, guest.encode())]
     entries += [("bin/busybox", 0o100755, (tree / "bin/busybox").read_bytes())]
     for number, file in enumerate(order):
         content = Path(file).read_bytes()
