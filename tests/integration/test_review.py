@@ -22,7 +22,7 @@ from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.watermark import Watermark
 from bootpoint_common.stream.carrier import CarrierLost
 from bootpoint_common.stream.memory import MemoryWorkerCarrier
-from bootpoint_common.stream.sender import Outlet, StreamSender
+from bootpoint_common.stream.sender import Outlet, Pace, StreamSender
 from bootpoint_common.stream.window import HOLD
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer.agent import Agent
@@ -457,9 +457,9 @@ def test_many_disks_hold_no_more_than_two(installation: Fleet, tmp_path: Path, m
     held: list[int] = []
     real = StreamSender.open
 
-    def counted(self: StreamSender, stream: UUID, *, hold_bytes: int) -> Outlet:
+    def counted(self: StreamSender, stream: UUID, *, hold_bytes: int, pace: Pace | None) -> Outlet:
         held.append(hold_bytes)
-        return real(self, stream, hold_bytes=hold_bytes)
+        return real(self, stream, hold_bytes=hold_bytes, pace=pace)
 
     monkeypatch.setattr(StreamSender, "open", counted)
     disks = {f"d{number}": tmp_path / f"d{number}.raw" for number in range(8)}
