@@ -20,7 +20,8 @@ from bootpoint_worker.hostinfo import (
     started_vm,
     vm_as_json,
 )
-from bootpoint_worker.targets.base import HostAccess, StartRequest
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.kvm import FoundReplica, KvmTarget, connect, fetch_fingerprint
 
 

@@ -22,7 +22,9 @@ from bootpoint_worker.context import access_with
 from bootpoint_worker.preflight import require_login
 from bootpoint_worker.replica import replica_of
 from bootpoint_worker.targets import connect
-from bootpoint_worker.targets.base import JournalPoint, Replica, Target
+from bootpoint_worker.targets.base import Target
+from bootpoint_worker.targets.journal import JournalPoint
+from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.share import Share
 
 _log = logging.getLogger(__name__)

@@ -15,16 +15,11 @@ from pathlib import Path
 
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import MiB
-from bootpoint_worker.targets.base import (
-    CommitPoint,
-    HostAccess,
-    JournalPoint,
-    OpenDisk,
-    OpenPoint,
-    Replica,
-    ReplicaDisk,
-)
+from bootpoint_worker.targets.host import HostAccess
+from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.kvm import KvmTarget
+from bootpoint_worker.targets.layer import CommitPoint, OpenDisk, OpenPoint
+from bootpoint_worker.targets.replica import Replica, ReplicaDisk
 from tests.bench.rig import AGENT, Rig
 from tests.bench.source import scatter
 

@@ -15,8 +15,10 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from bootpoint_worker.targets.base import HostAccess, Layer, Replica, VirtualMachine
+from bootpoint_worker.targets.host import HostAccess, VirtualMachine
 from bootpoint_worker.targets.kvm import connect
+from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.replica import Replica
 from tests.contract.drivers import Driver
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost

@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Protocol
 
 from bootpoint_common.identity import new_id
-from bootpoint_worker.targets.base import HostAccess, Layer, Replica, Target, VirtualMachine
+from bootpoint_worker.targets.base import Target
 from bootpoint_worker.targets.fake import FakeHost, connect
+from bootpoint_worker.targets.host import HostAccess, VirtualMachine
+from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.replica import Replica
 
 
 class Hooks(Protocol):

@@ -12,7 +12,8 @@ import pytest
 from bootpoint_common.errors import Code
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import GRAIN, MiB
-from bootpoint_worker.targets.base import JournalPoint, StartRequest
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.journal import JournalPoint
 from tests.contract.drivers import FACTORIES, Driver
 from tests.contract.test_target import SIZE, Bench, _at, _bench, _code, _pattern
 

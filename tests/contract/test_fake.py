@@ -17,18 +17,12 @@ from hypothesis import strategies as st
 from bootpoint_common.errors import BootpointError, Code, Fenced
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import GRAIN, SECTOR, MiB, TiB
-from bootpoint_worker.targets.base import (
-    CommitPoint,
-    HostAccess,
-    Journal,
-    Layer,
-    OpenDisk,
-    OpenPoint,
-    Replica,
-    ReplicaDisk,
-    StartRequest,
-)
+from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.fake import STEPS, FakeHost, FakeTarget, connect
+from bootpoint_worker.targets.host import HostAccess
+from bootpoint_worker.targets.journal import Journal
+from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenDisk, OpenPoint
+from bootpoint_worker.targets.replica import Replica, ReplicaDisk
 
 SIZE = MiB
 SLOTS = ("system", "data")

@@ -18,22 +18,10 @@ import pytest
 from bootpoint_common.errors import BootpointError, Code, Fenced, RetryableError
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import GRAIN, MiB
-from bootpoint_worker.targets.base import (
-    PIECE,
-    PIECES_KEPT,
-    CommitPoint,
-    Journal,
-    JournalPoint,
-    Layer,
-    LayerWriter,
-    Nic,
-    OpenDisk,
-    OpenPoint,
-    Replica,
-    ReplicaDisk,
-    StartRequest,
-    Target,
-)
+from bootpoint_worker.targets.base import PIECE, PIECES_KEPT, LayerWriter, StartRequest, Target
+from bootpoint_worker.targets.journal import Journal, JournalPoint
+from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenDisk, OpenPoint
+from bootpoint_worker.targets.replica import Nic, Replica, ReplicaDisk
 from tests.contract.drivers import FACTORIES, Driver
 
 #: Size of the disks that are tried: a few grains, and not a multiple of one.

@@ -17,8 +17,9 @@ from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker import consolidation
 from bootpoint_worker.replica import replica_of
-from bootpoint_worker.targets.base import HostAccess, StartRequest
+from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.fake import FakeHost, connect
+from bootpoint_worker.targets.host import HostAccess
 from tests.service.fleet import Fleet, fleet
 
 #: Above the least that the entropy watch looks at.

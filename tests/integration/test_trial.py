@@ -28,19 +28,13 @@ from bootpoint_ops import trial as shown
 from bootpoint_worker.context import Context, Sessions
 from bootpoint_worker.reaper import reap
 from bootpoint_worker.replica import keep_definition
-from bootpoint_worker.targets.base import (
-    CommitPoint,
-    HostAccess,
-    Nic,
-    OpenDisk,
-    OpenPoint,
-    Replica,
-    ReplicaDisk,
-)
 from bootpoint_worker.targets.fake import connect
 from bootpoint_worker.targets.fake_fault import STEPS
 from bootpoint_worker.targets.fake_host import FakeHost
+from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.kvm.conversion.v2v import V2V_SECONDS
+from bootpoint_worker.targets.layer import CommitPoint, OpenDisk, OpenPoint
+from bootpoint_worker.targets.replica import Nic, Replica, ReplicaDisk
 from bootpoint_worker.targets.sight import Sight
 from bootpoint_worker.trial import PATIENCE, trial
 from tests.service.fleet import Fleet, fleet

@@ -34,7 +34,8 @@ from bootpoint_worker import actors
 from bootpoint_worker.context import Context, Sessions
 from bootpoint_worker.service import WorkerService
 from bootpoint_worker.targets import connect
-from bootpoint_worker.targets.base import HostAccess, Target
+from bootpoint_worker.targets.base import Target
+from bootpoint_worker.targets.host import HostAccess
 from tests.service.process import wait_for
 
 #: Leaves out what can't be copied of the directory of an agent that runs: its socket.

@@ -21,8 +21,10 @@ from random import Random
 
 from bootpoint_common.errors import BootpointError, Fenced
 from bootpoint_common.units import GRAIN
-from bootpoint_worker.targets.base import CommitPoint, JournalPoint, StartRequest
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.kvm import KvmTarget
+from bootpoint_worker.targets.layer import CommitPoint
 from tests.integration.kvm.conftest import SIZE, Bench
 from tests.service.standby import assert_equal
 

@@ -24,7 +24,7 @@ import pytest
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import GRAIN, MiB
-from bootpoint_worker.targets.base import JournalPoint
+from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.kvm import KvmTarget
 from tests.integration.kvm.conftest import Bench
 from tests.service.process import wait_for

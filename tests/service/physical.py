@@ -14,18 +14,11 @@ import pytest
 
 from bootpoint_common.identity import new_id
 from bootpoint_common.units import MiB
-from bootpoint_worker.targets.base import (
-    Addressing,
-    CommitPoint,
-    HostAccess,
-    JournalPoint,
-    Nic,
-    OpenDisk,
-    OpenPoint,
-    Replica,
-    ReplicaDisk,
-)
+from bootpoint_worker.targets.host import HostAccess
+from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.kvm import KvmTarget
+from bootpoint_worker.targets.layer import CommitPoint, OpenDisk, OpenPoint
+from bootpoint_worker.targets.replica import Addressing, Nic, Replica, ReplicaDisk
 from tests.service import guest
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost

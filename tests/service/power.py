@@ -22,10 +22,13 @@ from dataclasses import replace
 from pathlib import Path
 from random import Random
 
-from bootpoint_worker.targets.base import HostAccess, Layer, LayerWriter, Replica
+from bootpoint_worker.targets.base import LayerWriter
+from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
 from bootpoint_worker.targets.kvm.session import COMMAND_TIMEOUT, LocalSession, Result, unreachable
 from bootpoint_worker.targets.kvm.target import KvmTarget
+from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.replica import Replica
 from tests.service.powercut import PowerCutStorage
 from tests.service.process import wait_for
 

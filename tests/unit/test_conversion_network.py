@@ -6,7 +6,7 @@ import pytest
 
 from bootpoint_worker.conversion.guest import Edits, Guest
 from bootpoint_worker.conversion.network import plan_network, renderer
-from bootpoint_worker.targets.base import Addressing, Nic
+from bootpoint_worker.targets.replica import Addressing, Nic
 
 OLD, NEW = "3c:ec:ef:00:00:21", "52:54:00:aa:bb:cc"
 

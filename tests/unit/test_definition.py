@@ -13,7 +13,8 @@ from bootpoint_common.job import Spec, read_toml
 from bootpoint_common.units import GiB, MiB
 from bootpoint_worker.definition import SourceDisk, build, new_mac, run_disks, selected, slot_of
 from bootpoint_worker.replica import as_json, from_json
-from bootpoint_worker.targets.base import HostInfo, Network, Replica
+from bootpoint_worker.targets.host import HostInfo, Network
+from bootpoint_worker.targets.replica import Replica
 
 MACHINE = {
     "firmware": "uefi",

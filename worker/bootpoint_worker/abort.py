@@ -15,7 +15,7 @@ from bootpoint_common.store.point import Point, State
 from .context import Context
 from .replica import replica_of
 from .step import delete_streams, find, later, note_wait, under_claim
-from .targets.base import Layer
+from .targets.layer import Layer
 
 
 def abort(context: Context, point_id: UUID) -> None:

@@ -24,7 +24,9 @@ from bootpoint_common.store.host import Host
 from .context import Context
 from .reading import read_segments
 from .replica import replica_of
-from .targets.base import Journal, JournalDisk, JournalPoint, Replica, Target
+from .targets.base import Target
+from .targets.journal import Journal, JournalDisk, JournalPoint
+from .targets.replica import Replica
 
 _log = logging.getLogger(__name__)
 

@@ -29,7 +29,10 @@ from .context import Context
 from .examine import request_profile
 from .replica import replica_of
 from .step import delete_streams, find, later, note_wait, under_claim
-from .targets.base import CommitPoint, Journal, JournalPoint, Layer, LayerWriter, Replica, Target
+from .targets.base import LayerWriter, Target
+from .targets.journal import Journal, JournalPoint
+from .targets.layer import CommitPoint, Layer
+from .targets.replica import Replica
 
 _log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ from bootpoint_common.store.kept import Kept
 from . import retention
 from .context import Context
 from .replica import replica_of
-from .targets.base import JournalPoint
+from .targets.journal import JournalPoint
 
 _log = logging.getLogger(__name__)
 

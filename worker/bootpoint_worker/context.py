@@ -21,7 +21,8 @@ from bootpoint_common.vault import Vault
 
 from .refusal import Refusals
 from .targets import connect
-from .targets.base import HostAccess, Target
+from .targets.base import Target
+from .targets.host import HostAccess
 
 #: Default TCP ports of the control service, by kind of host.
 PORTS = {"kvm": 22, "esxi": 443, "hyperv": 5986, "fake": 0}

@@ -19,7 +19,8 @@ from bootpoint_common.store.point import Point
 from .context import Context
 from .neighbour import shown_by
 from .reading import read_segment
-from .targets.base import Replica, Target
+from .targets.base import Target
+from .targets.replica import Replica
 
 #: Damaged segments of a report whose grains are named; of the rest the segments are.
 NAMED = 64

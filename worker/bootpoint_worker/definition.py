@@ -17,7 +17,8 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import Disk, Ip, IpMode, Spec, Target, read_json
 from bootpoint_common.message import RunDisk
 from bootpoint_common.units import SECTOR, MiB
-from bootpoint_worker.targets.base import Addressing, HostInfo, Nic, Replica, ReplicaDisk
+from bootpoint_worker.targets.host import HostInfo
+from bootpoint_worker.targets.replica import Addressing, Nic, Replica, ReplicaDisk
 
 #: CPUs and memory of a standby whose source never told what it has.
 FALLBACK_CPUS = 1

@@ -10,8 +10,10 @@ import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.standing import uses
-from bootpoint_worker.targets.base import HostInfo, Journal, JournalPoint, Target, VirtualMachine
+from bootpoint_worker.targets.base import Target
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.host import HostInfo, VirtualMachine
+from bootpoint_worker.targets.journal import Journal, JournalPoint
 
 #: What stands for the newest point in a command.
 LATEST = "latest"

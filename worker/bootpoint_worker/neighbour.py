@@ -20,7 +20,8 @@ from bootpoint_common.store.point import Point
 
 from .context import Context
 from .reading import read_segment
-from .targets.base import Replica, Target
+from .targets.base import Target
+from .targets.replica import Replica
 
 #: Segments of other points that are read for one report: 2 GiB at most.
 READINGS = 128

@@ -18,7 +18,9 @@ from bootpoint_common.stream.carrier import STREAM_LIMIT_WINDOWS
 from .context import Context
 from .replica import keep_definition, replica_of
 from .step import find, note_wait, under_claim
-from .targets.base import Layer, OpenDisk, OpenPoint, Replica, Target
+from .targets.base import Target
+from .targets.layer import Layer, OpenDisk, OpenPoint
+from .targets.replica import Replica
 
 _log = logging.getLogger(__name__)
 

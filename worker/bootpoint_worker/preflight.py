@@ -21,8 +21,9 @@ from bootpoint_worker.definition import SourceDisk, build, selected
 from bootpoint_worker.expectation import Expected, Known, known_of, work_out
 from bootpoint_worker.hostinfo import info_as_json, unsupported
 from bootpoint_worker.replica import from_json, keep_definition
-from bootpoint_worker.targets.base import HostInfo, Replica
 from bootpoint_worker.targets.base import Target as Driver
+from bootpoint_worker.targets.host import HostInfo
+from bootpoint_worker.targets.replica import Replica
 
 #: An increment may need this many times what the last one changed.
 INCREMENT_FACTOR = 2

@@ -10,7 +10,7 @@ from psycopg.types.json import Jsonb
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store.database import Connection, one, run
 
-from .targets.base import Replica
+from .targets.replica import Replica
 
 
 def replica_of(connection: Connection, replica_id: UUID) -> Replica:

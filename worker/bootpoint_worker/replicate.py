@@ -24,7 +24,8 @@ from .pace import Pace
 from .replica import replica_of
 from .slice import GAP_SECONDS, PREFETCH, Slice, run_slice
 from .step import delete_streams
-from .targets.base import Layer, Target
+from .targets.base import Target
+from .targets.layer import Layer
 
 _log = logging.getLogger(__name__)
 

@@ -20,7 +20,8 @@ from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 
 from .replica import as_json, from_json
-from .targets.base import FoundReplica, Journal, JournalPoint, Target
+from .targets.base import Target
+from .targets.journal import FoundReplica, Journal, JournalPoint
 
 #: Sorts before every instant.
 _NEVER = datetime.min.replace(tzinfo=UTC)

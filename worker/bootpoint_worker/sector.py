@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from bootpoint_common.errors import Code, error
 from bootpoint_common.units import SECTOR
 from bootpoint_worker.definition import SourceDisk
-from bootpoint_worker.targets.base import HostInfo, Replica
+from bootpoint_worker.targets.host import HostInfo
+from bootpoint_worker.targets.replica import Replica
 
 
 def require(made: Replica, disks: Sequence[SourceDisk], info: HostInfo) -> None:

@@ -12,7 +12,7 @@ from uuid import UUID
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import reference
 from bootpoint_common.store.database import Connection, one, one_row, rows, run
-from bootpoint_worker.targets.base import Journal
+from bootpoint_worker.targets.journal import Journal
 
 #: A use of a point: kind of reference, and the VM's name.
 Use = tuple[reference.Kind, str]

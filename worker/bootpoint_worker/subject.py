@@ -14,7 +14,7 @@ from bootpoint_common.store.point import Point
 from bootpoint_common.store.trial import Trial
 
 from .replica import replica_of
-from .targets.base import Replica
+from .targets.replica import Replica
 
 
 @dataclass(frozen=True, slots=True)

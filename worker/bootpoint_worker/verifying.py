@@ -22,7 +22,7 @@ from bootpoint_common.store.verification import Verification
 
 from .context import Context
 from .replica import replica_of
-from .targets.base import Replica
+from .targets.replica import Replica
 
 _log = logging.getLogger(__name__)
 

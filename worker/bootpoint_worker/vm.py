@@ -28,7 +28,9 @@ from bootpoint_worker.hostinfo import (
     vm_as_json,
 )
 from bootpoint_worker.replica import from_json
-from bootpoint_worker.targets.base import Journal, Replica, StartRequest, Target
+from bootpoint_worker.targets.base import StartRequest, Target
+from bootpoint_worker.targets.journal import Journal
+from bootpoint_worker.targets.replica import Replica
 
 _log = logging.getLogger(__name__)
 

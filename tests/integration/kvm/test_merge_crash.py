@@ -12,7 +12,7 @@ import pytest
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import GRAIN, MiB
-from bootpoint_worker.targets.base import JournalPoint
+from bootpoint_worker.targets.journal import JournalPoint
 from tests.integration.kvm.conftest import Bench, fill
 from tests.service.merging import STEPS, Merges
 

@@ -17,8 +17,9 @@ from bootpoint_worker import sector
 from bootpoint_worker.definition import SourceDisk
 from bootpoint_worker.replica import from_json
 from bootpoint_worker.targets import fake
-from bootpoint_worker.targets.base import HostInfo, Replica, ReplicaDisk
+from bootpoint_worker.targets.host import HostInfo
 from bootpoint_worker.targets.kvm import domain
+from bootpoint_worker.targets.replica import Replica, ReplicaDisk
 from tests.integration.source.loop import Attach
 from tests.service.component import need
 from tests.service.fleet import fleet

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from ipaddress import ip_interface
 
 from bootpoint_worker.conversion.guest import Edits, Guest
-from bootpoint_worker.targets.base import Nic
+from bootpoint_worker.targets.replica import Nic
 
 #: Files that may name a card or its MAC.
 _CONFIGURATION = (

@@ -11,8 +11,8 @@ from bootpoint_worker.conversion import device, disk, loader, network
 from bootpoint_worker.conversion.disk import DiskLayout, Partition
 from bootpoint_worker.conversion.guest import Edits, Guest, shown
 from bootpoint_worker.conversion.initramfs import boots_on, plan_initramfs, with_initramfs
-from bootpoint_worker.targets.base import Nic
 from bootpoint_worker.targets.guest import GuestSystem, Problem, Profile
+from bootpoint_worker.targets.replica import Nic
 
 #: What may hold a Linux that the light route doesn't reach, as a sentence about a partition says it.
 _BENEATH = {"lvm": "a physical volume of LVM", "md": "a member of an md array", "btrfs": "a btrfs"}

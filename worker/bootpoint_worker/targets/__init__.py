@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, cast
 from bootpoint_common.errors import Code, error
 
 if TYPE_CHECKING:
-    from bootpoint_worker.targets.base import HostAccess, Target
+    from bootpoint_worker.targets.base import Target
+    from bootpoint_worker.targets.host import HostAccess
 
 #: Kind of host -> module with ``connect(access) -> Target``; loaded only when a host of that kind is used.
 DRIVERS = {

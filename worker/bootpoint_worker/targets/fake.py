@@ -16,25 +16,17 @@ from uuid import UUID
 from bootpoint_common.errors import Code, Fenced, error
 from bootpoint_worker.targets import fake_merge, fake_point, fake_trash
 from bootpoint_worker.targets import fake_standby as standby
-from bootpoint_worker.targets.base import (
-    CommitPoint,
-    FoundReplica,
-    HostAccess,
-    HostInfo,
-    Journal,
-    JournalPoint,
-    Layer,
-    OpenPoint,
-    Replica,
-    StartRequest,
-    VirtualMachine,
-)
+from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.fake_call import Call, Session, calling
 from bootpoint_worker.targets.fake_fault import STEPS, Pause
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_io import FakeReader, FakeWriter
 from bootpoint_worker.targets.fake_journal import Manifest, identities, runbook
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.host import HostAccess, HostInfo, VirtualMachine
+from bootpoint_worker.targets.journal import FoundReplica, Journal, JournalPoint
+from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenPoint
+from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
 

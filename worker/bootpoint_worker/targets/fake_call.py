@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_worker.targets.base import HostAccess, Replica
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_journal import Manifest
 from bootpoint_worker.targets.fake_machine import TRASH, place_of
+from bootpoint_worker.targets.host import HostAccess
+from bootpoint_worker.targets.replica import Replica
 
 
 class Session:

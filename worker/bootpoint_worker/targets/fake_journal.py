@@ -7,8 +7,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from uuid import UUID
 
-from bootpoint_worker.targets.base import Journal, JournalPoint, Layer, Replica
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.journal import Journal, JournalPoint
+from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.standing import Standing
 
 

@@ -13,9 +13,10 @@ from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.units import GiB
-from bootpoint_worker.targets.base import Network, Nic, Replica, Storage, VirtualMachine
 from bootpoint_worker.targets.fake_journal import Branch, Manifest
 from bootpoint_worker.targets.fake_layer import FakeLayer
+from bootpoint_worker.targets.host import Network, Storage, VirtualMachine
+from bootpoint_worker.targets.replica import Nic, Replica
 from bootpoint_worker.targets.sight import Sight
 from bootpoint_worker.targets.standing import Standing
 

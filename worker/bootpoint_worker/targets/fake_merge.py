@@ -6,10 +6,10 @@ from dataclasses import replace
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_worker.targets.base import JournalDisk, JournalPoint
 from bootpoint_worker.targets.fake_call import Call
 from bootpoint_worker.targets.fake_journal import Manifest, Merging, identities, runbook
 from bootpoint_worker.targets.fake_layer import FakeLayer
+from bootpoint_worker.targets.journal import JournalDisk, JournalPoint
 
 
 def consolidate(call: Call, point_id: UUID) -> JournalPoint:

@@ -11,19 +11,13 @@ from uuid import UUID
 
 from bootpoint_common.errors import Code, Fenced, error
 from bootpoint_common.units import GRAIN
-from bootpoint_worker.targets.base import (
-    CommitPoint,
-    JournalDisk,
-    JournalPoint,
-    Layer,
-    OpenDisk,
-    OpenPoint,
-    ReplicaDisk,
-)
 from bootpoint_worker.targets.fake_call import Call
 from bootpoint_worker.targets.fake_journal import Manifest, identities
 from bootpoint_worker.targets.fake_layer import FakeLayer
 from bootpoint_worker.targets.fake_machine import Fence
+from bootpoint_worker.targets.journal import JournalDisk, JournalPoint
+from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenDisk, OpenPoint
+from bootpoint_worker.targets.replica import ReplicaDisk
 
 
 def check_epoch(call: Call, manifest: Manifest, epoch: int) -> None:

@@ -9,13 +9,16 @@ from uuid import UUID, uuid5
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.conversion.disk import read_layout
 from bootpoint_worker.conversion.plan import Machine, Means, decide
-from bootpoint_worker.targets.base import JournalPoint, Nic, StartRequest, VirtualMachine
+from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.fake_call import Call
 from bootpoint_worker.targets.fake_host import FakeHost
 from bootpoint_worker.targets.fake_journal import Manifest, identities
 from bootpoint_worker.targets.fake_layer import FakeLayer
 from bootpoint_worker.targets.fake_machine import FakeVm
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.host import VirtualMachine
+from bootpoint_worker.targets.journal import JournalPoint
+from bootpoint_worker.targets.replica import Nic
 from bootpoint_worker.targets.sight import Sight
 
 #: Why nothing is converted here.

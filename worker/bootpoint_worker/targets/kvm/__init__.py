@@ -5,7 +5,8 @@ Start reading at `target`; `journal` explains how a replica lies on the host.
 
 from __future__ import annotations
 
-from bootpoint_worker.targets.base import FoundReplica, HostAccess
+from bootpoint_worker.targets.host import HostAccess
+from bootpoint_worker.targets.journal import FoundReplica
 from bootpoint_worker.targets.kvm.fingerprint import fetch_fingerprint
 from bootpoint_worker.targets.kvm.target import KvmTarget
 

@@ -13,13 +13,15 @@ from __future__ import annotations
 import msgspec
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.base import CommitPoint, JournalPoint, Replica
+from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.kvm import journal
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.opening import pairs
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
 from bootpoint_worker.targets.kvm.standby import remake
+from bootpoint_worker.targets.layer import CommitPoint
+from bootpoint_worker.targets.replica import Replica
 
 #: Seconds that the check of a layer may take before the call returns with ``busy``; the host goes on with it.
 CHECK_TIMEOUT = 600.0

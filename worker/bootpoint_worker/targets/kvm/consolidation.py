@@ -28,12 +28,13 @@ import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.units import format_size
-from bootpoint_worker.targets.base import JournalPoint, Replica
+from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.kvm import creation, journal
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
 from bootpoint_worker.targets.kvm.standby import write_runbook
+from bootpoint_worker.targets.replica import Replica
 
 #: Seconds that one call works on a merge before it returns with ``busy``; the host goes on with it. Less than a claim
 #: lives without progress, and less than the lock on the VMs is held.

@@ -9,7 +9,6 @@ from uuid import uuid4
 import msgspec
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.kvm import domain, journal, script, standby
 from bootpoint_worker.targets.kvm.conversion.layer import end_all
 from bootpoint_worker.targets.kvm.host import Host
@@ -17,6 +16,7 @@ from bootpoint_worker.targets.kvm.inspect import has_uefi, problems
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import checked_name, disk_name
 from bootpoint_worker.targets.kvm.session import check
+from bootpoint_worker.targets.replica import Replica
 
 
 def create(host: Host, replica: Replica, *, dry_run: bool) -> None:

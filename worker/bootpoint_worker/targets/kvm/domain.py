@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from bootpoint_common.units import SECTOR, KiB
-from bootpoint_worker.targets.base import Nic
+from bootpoint_worker.targets.replica import Nic
 
 #: XML namespace of our element in a domain's metadata.
 NAMESPACE = "urn:bootpoint:replica:1"

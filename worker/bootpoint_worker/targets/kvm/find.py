@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_worker.targets.base import FoundReplica, Replica
+from bootpoint_worker.targets.journal import FoundReplica
 from bootpoint_worker.targets.kvm import journal, script, standby
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.session import check
+from bootpoint_worker.targets.replica import Replica
 
 #: The directory beside replicas in which deleted ones lie, each by its id.
 TRASH = ".bootpoint-trash"

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import checked_name
 from bootpoint_worker.targets.kvm.session import Session
+from bootpoint_worker.targets.replica import Replica
 
 
 def no_step(_name: str) -> None:

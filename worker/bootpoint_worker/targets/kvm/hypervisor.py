@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.units import KiB
-from bootpoint_worker.targets.base import VirtualMachine
+from bootpoint_worker.targets.host import VirtualMachine
 from bootpoint_worker.targets.kvm import domain
 from bootpoint_worker.targets.kvm.session import Session, unreachable
 from bootpoint_worker.targets.kvm.tunnel import Tunnel

@@ -6,7 +6,7 @@ import re
 from xml.etree import ElementTree as ET
 
 from bootpoint_common.units import MiB
-from bootpoint_worker.targets.base import HostInfo, Network, Storage
+from bootpoint_worker.targets.host import HostInfo, Network, Storage
 from bootpoint_worker.targets.kvm import domain, script
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.means import hints

@@ -26,8 +26,10 @@ from uuid import UUID
 import msgspec
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets import base
+from bootpoint_worker.targets import journal as known
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.standing import Standing
 
 #: Version of the manifest's form; a newer one is refused, never rewritten.
@@ -64,7 +66,7 @@ class LayerEntry(msgspec.Struct, frozen=True):
 
 
 class PointEntry(msgspec.Struct, frozen=True):
-    """A committed point; fields as in `base.CommitPoint`."""
+    """A committed point; fields as in `layer.CommitPoint`."""
 
     point_id: UUID
     name: str
@@ -177,7 +179,7 @@ class Manifest(msgspec.Struct, frozen=True):
         discarded_at: When it was put into the trash; from then on no verb but those of the trash touches it.
     """
 
-    replica: base.Replica
+    replica: Replica
     vm_uuid: UUID
     epoch: int = 0
     points: tuple[PointEntry, ...] = ()
@@ -253,9 +255,9 @@ def digest(data: bytes | None) -> str:
     return ABSENT if data is None else hashlib.sha256(data).hexdigest()
 
 
-def describe_point(point: PointEntry) -> base.JournalPoint:
+def describe_point(point: PointEntry) -> known.JournalPoint:
     """Return a committed point as the interface has it."""
-    return base.JournalPoint(
+    return known.JournalPoint(
         point_id=point.point_id,
         name=point.name,
         sequence=point.sequence,
@@ -264,7 +266,7 @@ def describe_point(point: PointEntry) -> base.JournalPoint:
         consistency=point.consistency,
         epoch=point.epoch,
         disks=tuple(
-            base.JournalDisk(
+            known.JournalDisk(
                 slot=disk.slot,
                 identity=disk.file,
                 size_bytes=disk.size_bytes,
@@ -276,9 +278,9 @@ def describe_point(point: PointEntry) -> base.JournalPoint:
     )
 
 
-def describe_layers(opened: OpenEntry) -> tuple[base.Layer, ...]:
+def describe_layers(opened: OpenEntry) -> tuple[Layer, ...]:
     """Return the open point's layers as the interface has them."""
-    return tuple(base.Layer(point_id=opened.point_id, slot=layer.slot, identity=layer.file) for layer in opened.layers)
+    return tuple(Layer(point_id=opened.point_id, slot=layer.slot, identity=layer.file) for layer in opened.layers)
 
 
 def standings(manifest: Manifest) -> tuple[Standing, ...]:
@@ -296,9 +298,9 @@ def standings(manifest: Manifest) -> tuple[Standing, ...]:
     )
 
 
-def describe(manifest: Manifest, *, standby: str, drift: str | None) -> base.Journal:
+def describe(manifest: Manifest, *, standby: str, drift: str | None) -> known.Journal:
     """Return a journal as the interface has it."""
-    return base.Journal(
+    return known.Journal(
         replica_id=manifest.replica.replica_id,
         job=manifest.replica.job,
         vm_name=manifest.replica.vm_name,

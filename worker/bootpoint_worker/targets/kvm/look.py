@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.kvm import domain, script, standby
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.picture import png_of
 from bootpoint_worker.targets.kvm.session import check
+from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.sight import SERIAL_TAIL, Sight
 
 if TYPE_CHECKING:

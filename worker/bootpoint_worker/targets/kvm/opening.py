@@ -8,11 +8,12 @@ from uuid import UUID
 import msgspec
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.base import Layer, OpenDisk, OpenPoint, Replica, ReplicaDisk
 from bootpoint_worker.targets.kvm import journal
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_file, layer_id, virtual_size
+from bootpoint_worker.targets.layer import Layer, OpenDisk, OpenPoint
+from bootpoint_worker.targets.replica import Replica, ReplicaDisk
 
 #: Seconds that allocating a thick disk may take before the call returns with ``busy``; the host goes on, and the next
 #: call finds it.

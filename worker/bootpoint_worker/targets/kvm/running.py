@@ -8,12 +8,14 @@ from uuid import UUID, uuid4
 
 import msgspec
 
-from bootpoint_worker.targets.base import Replica, StartRequest, VirtualMachine
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.host import VirtualMachine
 from bootpoint_worker.targets.kvm import journal, standby
 from bootpoint_worker.targets.kvm.conversion import Converted, convert, examine, layer
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import checked_name
+from bootpoint_worker.targets.replica import Replica
 
 
 def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine:

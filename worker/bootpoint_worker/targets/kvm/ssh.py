@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_worker.targets.base import HostAccess
+from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.kvm.fingerprint import KEY_TYPES, negotiate, shown
 from bootpoint_worker.targets.kvm.session import COMMAND_TIMEOUT, DIAL_TIMEOUT, Result, unreachable
 from bootpoint_worker.targets.kvm.tunnel import join

@@ -22,12 +22,12 @@ import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.units import SECTOR
-from bootpoint_worker.targets.base import Nic, Replica
 from bootpoint_worker.targets.kvm import domain, journal
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import disk_name, scratch_file, virtual_size
 from bootpoint_worker.targets.kvm.runbook import LABEL, runbook_text
+from bootpoint_worker.targets.replica import Nic, Replica
 
 
 def remake(host: Host, place: Place, replica: Replica) -> None:

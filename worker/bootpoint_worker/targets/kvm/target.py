@@ -10,20 +10,10 @@ from typing import NoReturn
 from uuid import UUID
 
 from bootpoint_common.errors import Code, Fenced, error
-from bootpoint_worker.targets.base import (
-    CommitPoint,
-    FoundReplica,
-    HostAccess,
-    HostInfo,
-    Journal,
-    JournalPoint,
-    Layer,
-    OpenPoint,
-    Replica,
-    StartRequest,
-    VirtualMachine,
-)
+from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.guest import Profile
+from bootpoint_worker.targets.host import HostAccess, HostInfo, VirtualMachine
+from bootpoint_worker.targets.journal import FoundReplica, Journal, JournalPoint
 from bootpoint_worker.targets.kvm import (
     commit,
     consolidation,
@@ -50,6 +40,8 @@ from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
 from bootpoint_worker.targets.kvm.share import shared
 from bootpoint_worker.targets.kvm.ssh import SshSession
 from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
+from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenPoint
+from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
 

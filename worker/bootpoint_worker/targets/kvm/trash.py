@@ -21,7 +21,6 @@ from datetime import datetime
 import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.kvm import domain, journal, opening, script, standby
 from bootpoint_worker.targets.kvm.conversion.layer import end_all
 from bootpoint_worker.targets.kvm.creation import stems
@@ -29,6 +28,7 @@ from bootpoint_worker.targets.kvm.find import TRASH
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.session import check
+from bootpoint_worker.targets.replica import Replica
 
 
 def discard(host: Host, replica: Replica, at: datetime, *, dry_run: bool) -> None:

@@ -13,7 +13,6 @@ from bootpoint_worker.conversion.device import Devices, mount_points
 from bootpoint_worker.conversion.disk import MOUNTED, DiskLayout, Partition, read_layout
 from bootpoint_worker.conversion.guest import Guest, read_collection, shown
 from bootpoint_worker.conversion.plan import Machine, Means, candidates, decide
-from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.guest import Problem, Profile
 from bootpoint_worker.targets.kvm import journal, standby
 from bootpoint_worker.targets.kvm.conversion import layer, step
@@ -24,6 +23,7 @@ from bootpoint_worker.targets.kvm.inspect import has_uefi
 from bootpoint_worker.targets.kvm.means import means_of
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.reader import open_file
+from bootpoint_worker.targets.replica import Replica
 
 #: Most partitions that are tried as a root file system.
 MOST_TRIES = 8

@@ -8,7 +8,7 @@ from bootpoint_common.errors import Code, error
 from bootpoint_worker.conversion.guest import write_archive
 from bootpoint_worker.conversion.loader import plan_fallback
 from bootpoint_worker.conversion.plan import Machine, plan_edits
-from bootpoint_worker.targets.base import Nic, Replica, StartRequest
+from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.kvm import standby
 from bootpoint_worker.targets.kvm.conversion import layer, step, v2v
@@ -17,6 +17,7 @@ from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.kvm.conversion.step import Mount
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
+from bootpoint_worker.targets.replica import Nic, Replica
 
 #: What may be asked for.
 CONVERSIONS = ("auto", "light", "v2v", "none")

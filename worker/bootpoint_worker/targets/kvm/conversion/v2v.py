@@ -5,13 +5,13 @@ from __future__ import annotations
 import posixpath
 import xml.etree.ElementTree as ET
 
-from bootpoint_worker.targets.base import Replica
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.kvm import domain, script
 from bootpoint_worker.targets.kvm.conversion import step
 from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.means import means_of
+from bootpoint_worker.targets.replica import Replica
 
 #: Seconds that a conversion may take. Without KVM the appliance starts in 20, and a conversion takes 100 and more.
 V2V_SECONDS = 1300

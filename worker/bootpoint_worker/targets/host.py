@@ -1,0 +1,103 @@
+"""A target host: how it is reached, and what it answers about itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class Storage:
+    """A place for files on a host; sizes in bytes."""
+
+    name: str
+    path: str
+    size_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """A network that a VM can be connected to; kind: ``bridge``, ``nat``, ``isolated`` or ``route``."""
+
+    name: str
+    kind: str
+
+
+@dataclass(frozen=True, slots=True)
+class VirtualMachine:
+    """A VM on a host.
+
+    Attributes:
+        name: Its name.
+        uuid: The hypervisor's id.
+        state: ``running`` or ``off``.
+        replica_id: The replica it belongs to, if bootpoint made it.
+    """
+
+    name: str
+    uuid: str
+    state: str
+    replica_id: UUID | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HostInfo:
+    """A target host as it answers now: the fields of ``host show``.
+
+    Attributes:
+        version: Versions of the hypervisor for people.
+        cpus: CPUs of the host.
+        memory_bytes: Its memory.
+        storages: Where replicas can live.
+        networks: What VMs can be connected to.
+        buses: Disk buses.
+        nic_models: Network card models.
+        vms: All VMs on it.
+        problems: What is missing, each a sentence with its remedy; empty when all is well.
+        hints: What it could have besides, each a sentence; without it some machines don't boot there.
+        running_memory_bytes: Memory that its running VMs have been given.
+        large_sector_buses: Those disk buses whose disks can have sectors of 4,096 bytes.
+    """
+
+    version: str
+    cpus: int
+    memory_bytes: int
+    storages: tuple[Storage, ...]
+    networks: tuple[Network, ...]
+    buses: tuple[str, ...]
+    nic_models: tuple[str, ...]
+    vms: tuple[VirtualMachine, ...]
+    problems: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
+    running_memory_bytes: int = 0
+    large_sector_buses: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class HostAccess:
+    """How a host is reached; secrets are in the clear here and never printed.
+
+    Attributes:
+        name: The host's name in bootpoint.
+        kind: ``kvm``, ``esxi``, ``hyperv`` or ``fake``.
+        address: DNS name or address; ``local`` for the machine the worker runs on.
+        port: TCP port of its control service.
+        user: Account.
+        fingerprint: Key fingerprint recorded at the first contact (``SHA256:…``).
+        ssh_key: Private key, PEM text.
+        password: Password.
+        settings: What only one kind knows: ``virt_type`` (``kvm`` or ``qemu``), …
+    """
+
+    name: str
+    kind: str
+    address: str
+    port: int
+    user: str
+    fingerprint: str | None = None
+    ssh_key: str | None = field(default=None, repr=False)
+    password: str | None = field(default=None, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
