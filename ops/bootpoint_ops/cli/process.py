@@ -90,7 +90,7 @@ def worker(pools: tuple[str, ...], slices: int, tasks: int) -> None:
 
 @click.command()
 def scheduler() -> None:
-    """Relay messages of a fleet, and look after what nobody has in hand."""
+    """Start the runs of a fleet that are due, relay its messages, and look after what nobody has in hand."""
     from bootpoint_ops.runtime import run_scheduler
 
     run_scheduler(Config.from_environment(), say=_line)
