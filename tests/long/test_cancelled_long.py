@@ -169,7 +169,7 @@ def test_the_line(bench: Bench) -> None:
     bench.fleet.rows("UPDATE host SET max_open_points = 0 WHERE name = %s RETURNING id", HOST)
     try:
         run = bench.fleet.begin(bench.job(THROTTLED))
-        in_line = "SELECT 1 FROM run WHERE uid = %s AND line IS NOT NULL"
+        in_line = "SELECT 1 FROM run WHERE uid = %s AND state = 'waiting' AND enqueued_at IS NULL"
         bench.fleet.wait_for_row("the run in the line", in_line, run.uid)
         bench.cancel(run)
     finally:
