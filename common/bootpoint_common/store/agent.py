@@ -80,8 +80,12 @@ def _agent(row: Row | None) -> Agent | None:
 
 
 def find(connection: Connection, name: str, *, lock: bool = False) -> Agent | None:
-    """Read an agent by name; None when there is none."""
-    return _agent(one(connection, f"SELECT * FROM agent WHERE name = %s{' FOR UPDATE' if lock else ''}", name))
+    """Read an agent by name; None when there is none.
+
+    With ``lock`` it is others' turn after the transaction; runs of it may be made meanwhile, which only name it.
+    """
+    locked = " FOR NO KEY UPDATE" if lock else ""
+    return _agent(one(connection, f"SELECT * FROM agent WHERE name = %s{locked}", name))
 
 
 def get(connection: Connection, name: str) -> Agent:

@@ -26,7 +26,8 @@ def review(connection: Connection, agent_id: UUID, *, actor: str) -> None:
     # Before anything is written: the agent's row is what an agent's messages lock first.
     found = one(
         connection,
-        "SELECT name, EXISTS (SELECT 1 FROM job WHERE agent_id = agent.id) AS used FROM agent WHERE id = %s FOR UPDATE",
+        "SELECT name, EXISTS (SELECT 1 FROM job WHERE agent_id = agent.id) AS used FROM agent WHERE id = %s"
+        " FOR NO KEY UPDATE",
         agent_id,
     )
     if found is None:

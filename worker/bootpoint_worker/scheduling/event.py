@@ -8,7 +8,8 @@ from bootpoint_common.errors import Code, error
 from bootpoint_common.store import due as dues
 from bootpoint_common.store import event as history
 from bootpoint_common.store import run as runs
-from bootpoint_common.store.database import Connection, one, one_row, run
+from bootpoint_common.store import start as making
+from bootpoint_common.store.database import Connection, Row, one, one_row, run
 from bootpoint_common.store.due import Kind
 from bootpoint_common.store.run import Run
 
@@ -54,37 +55,40 @@ def start(
         return None
     now = one_row(connection, "SELECT now() AS now")["now"]
     until = None if deadline_seconds is None else now + timedelta(seconds=deadline_seconds * PLACE_SHARE)
-    last_breath = event == SHUTDOWN
+    wanted = making.Wanted(
+        job_id=job_id,
+        trigger="event",
+        requested_by=actor,
+        origin=origin,
+        last_breath=event == SHUTDOWN,
+        begin_by=until,
+    )
+    made = making.start(connection, [wanted]).get(job_id)
+    if made is not None:
+        dues.forget(connection, job_id, Kind.EVENT)
+        return runs.get(connection, made)
+    # Also a run that somebody makes at the same moment: it was waited for just now.
     busy = one(
         connection,
         "SELECT uid, id, state FROM run WHERE job_id = %s AND state IN ('waiting', 'running') FOR UPDATE",
         job_id,
     )
-    if busy is None:
-        dues.forget(connection, job_id, Kind.EVENT)
-        return runs.create(
-            connection,
-            job_id,
-            trigger="event",
-            requested_by=actor,
-            last_breath=last_breath,
-            begin_by=until,
-            origin=origin,
-        )
-    if busy["state"] == "waiting":
-        run(
-            connection,
-            "UPDATE run SET last_breath = %s, begin_by = %s, line = NULL, look_at = NULL WHERE uid = %s",
-            last_breath,
-            until,
-            busy["uid"],
-        )
+    number = None if busy is None else busy["id"]
+    if busy is not None and busy["state"] == "waiting":
+        _take_over(connection, busy, wanted)
         text = f"run {busy['id']}, which stood in the line, serves the {event}"
     else:
-        details = {"event": event, "last_breath": last_breath, "actor": actor, "origin": origin}
+        details = {"event": event, "last_breath": wanted.last_breath, "actor": actor, "origin": origin}
         dues.put(connection, job_id, Kind.EVENT, now, until=until, details=details)
-        text = f"the run for the {event} waits for the end of run {busy['id']}"
-    history.record(
-        connection, "event_waits", text, actor=actor, origin=origin, job=job["name"], run_number=busy["id"]
+        text = f"the run for the {event} waits for the end of {'another run' if busy is None else f'run {number}'}"
+    history.record(connection, "event_waits", text, actor=actor, origin=origin, job=job["name"], run_number=number)
+    return runs.get(connection, busy["uid"]) if busy is not None and busy["state"] == "waiting" else None
+
+
+def _take_over(connection: Connection, waiting: Row, wanted: making.Wanted) -> None:
+    """Give a run that stands in the line the haste of an event."""
+    run(
+        connection,
+        "UPDATE run SET last_breath = %s, begin_by = %s, line = NULL, look_at = NULL WHERE uid = %s",
+        *(wanted.last_breath, wanted.begin_by, waiting["uid"]),
     )
-    return runs.get(connection, busy["uid"]) if busy["state"] == "waiting" else None

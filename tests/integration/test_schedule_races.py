@@ -1,0 +1,80 @@
+"""Runs that start by themselves while something else goes on with their job, their agent or the database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from bootpoint_common.store import agent as agents
+from bootpoint_common.store import run as runs
+from bootpoint_common.store.database import Connection, Database, one_row
+from bootpoint_worker.scheduling import event
+from bootpoint_worker.scheduling.round import attend
+from tests.integration.test_schedule import NOON, Site, site
+from tests.service.process import wait_for
+
+__all__ = ["site"]
+
+
+class Call:
+    """A call in a thread of its own, in a transaction of its own."""
+
+    def __init__(self, database: Database, call: Callable[[Connection], Any]) -> None:
+        self.result: Any = None
+        self.problem: Exception | None = None
+        self._database, self._call = database, call
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            with self._database.transaction() as connection:
+                self.result = self._call(connection)
+        except Exception as problem:  # noqa: BLE001 - the test looks at it
+            self.problem = problem
+
+    def end(self) -> Any:
+        """Wait for its end; returns its result, or raises what it raised."""
+        self._thread.join(30)
+        assert not self._thread.is_alive(), "it hangs"
+        if self.problem is not None:
+            raise self.problem
+        return self.result
+
+
+def blocked(database: Database, count: int = 1) -> None:
+    """Wait until so many transactions wait for a lock."""
+
+    def look() -> bool:
+        with database.transaction() as connection:
+            query = (
+                "SELECT count(*) AS n FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                " AND datname = current_database()"
+            )
+            return bool(one_row(connection, query)["n"] == count)
+
+    wait_for(look, "somebody who waits for a lock", 10)
+
+
+def test_a_scheduler_does_not_wait_for_the_agents_messages(site: Site) -> None:
+    """Waiting, it would hold rows that the message may want: each would wait for the other."""
+    with site.database.transaction() as connection:
+        assert agents.find(connection, "erp", lock=True) is not None
+        scheduler = Call(site.database, lambda _: attend(site.database, origin="test", now=NOON))
+        assert scheduler.end() == 1
+    assert len(site.runs()) == 1
+
+
+def test_an_event_takes_over_the_run_that_is_made_at_the_same_moment(site: Site) -> None:
+    def shut_down(connection: Connection) -> runs.Run | None:
+        agents.find(connection, "erp", lock=True)
+        return event.start(connection, site.job, event="shutdown", deadline_seconds=60, actor="ups", origin="ups1")
+
+    with site.database.transaction() as connection:
+        runs.create(connection, site.job, trigger="schedule", requested_by="scheduler")
+        machine = Call(site.database, shut_down)
+        blocked(site.database)
+    served = machine.end()
+    assert (served.id, served.last_breath) == (1, True)
+    assert len(site.runs()) == 1
