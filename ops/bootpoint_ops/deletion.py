@@ -88,8 +88,10 @@ def delete(connection: Connection, name: str, *, replicas: bool, actor: str, now
         BootpointError: As `look` does.
         RetryableError: ``busy``: a worker has a replica in hand.
     """
-    # Points before their replica, as everywhere; whoever wants one of them from now on waits, and finds it gone.
+    # The agent first, and points before their replica, as everywhere; whoever wants one of them from now on waits, and
+    # finds it gone.
     found = jobs.by_name(connection, name)
+    one(connection, "SELECT 1 FROM agent WHERE id = %s FOR NO KEY UPDATE", found.agent_id)
     one(connection, "SELECT 1 FROM job WHERE id = %s FOR UPDATE", found.id)
     for row in jobs.replicas(connection, found.id):
         run(connection, "SELECT 1 FROM boot_point WHERE replica_id = %s ORDER BY id FOR UPDATE", row.id)

@@ -119,6 +119,8 @@ def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = 
     applied = plan(connection, spec)
     if applied.result == "unchanged":
         return applied
+    # Before the job's run, as the agent's messages do.
+    one(connection, "SELECT 1 FROM agent WHERE name = %s FOR NO KEY UPDATE", spec.source.agent)
     applied = _write(connection, applied, actor)
     _set_replicas(connection, applied)
     if applied.number is not None:

@@ -9,6 +9,8 @@ from typing import Any
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Database, one_row
+from bootpoint_common.store.database import run as execute
+from bootpoint_ops import job as jobs
 from bootpoint_worker.scheduling import event
 from bootpoint_worker.scheduling.round import attend
 from tests.integration.test_schedule import NOON, Site, site
@@ -78,3 +80,21 @@ def test_an_event_takes_over_the_run_that_is_made_at_the_same_moment(site: Site)
     served = machine.end()
     assert (served.id, served.last_breath) == (1, True)
     assert len(site.runs()) == 1
+
+
+def test_a_job_is_applied_while_its_agent_speaks_of_its_run(site: Site) -> None:
+    site.attend()
+    with site.database.transaction() as connection:
+        execute(connection, "UPDATE run SET state = 'running'")
+
+    def disable(connection: Connection) -> None:
+        jobs.switch(connection, "erp", enabled=False, actor="ann")
+
+    with site.database.transaction() as connection:
+        agents.find(connection, "erp", lock=True)
+        operator = Call(site.database, disable)
+        blocked(site.database)
+        uid = one_row(connection, "SELECT uid FROM run")["uid"]
+        runs.get(connection, uid, lock=True)  # as a report of the agent does
+    operator.end()
+    assert site.shown()["enabled"] is False
