@@ -115,7 +115,7 @@ def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = 
     Raises:
         BootpointError: As `plan` does.
     """
-    run(connection, "LOCK TABLE job IN SHARE ROW EXCLUSIVE MODE")  # two applies of one name come after one another
+    _lock(connection)
     applied = plan(connection, spec)
     if applied.result == "unchanged":
         return applied
@@ -137,6 +137,11 @@ def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = 
     )
     _review(connection, applied.number, actor)
     return applied
+
+
+def _lock(connection: Connection) -> None:
+    """Let two who write jobs come after one another; before the first write, else each would wait for the other."""
+    run(connection, "LOCK TABLE job IN SHARE ROW EXCLUSIVE MODE")
 
 
 def _write(connection: Connection, applied: Applied, actor: str) -> Applied:
@@ -220,6 +225,7 @@ def switch(connection: Connection, name: str, *, enabled: bool, actor: str) -> J
         NotFoundError: ``no_such_job``.
         RefusedError: ``credentials_not_saved``: it would run by itself on a host that nobody can log in to.
     """
+    _lock(connection)
     found = jobs.by_name(connection, name)
     if enabled and due.end_pause(connection, found.id):
         event.record(connection, "job_resumed", f"the pause of job {found.name} was ended", actor=actor, job=found.name)

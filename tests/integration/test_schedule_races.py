@@ -13,8 +13,9 @@ from bootpoint_common.store.database import run as execute
 from bootpoint_ops import job as jobs
 from bootpoint_worker.scheduling import event
 from bootpoint_worker.scheduling.round import attend
-from tests.integration.test_schedule import NOON, Site, site
+from tests.integration.test_schedule import HOURLY, NOON, Site, site
 from tests.service.process import wait_for
+from tests.service.rows import Wish, add_jobs
 
 __all__ = ["site"]
 
@@ -80,6 +81,24 @@ def test_an_event_takes_over_the_run_that_is_made_at_the_same_moment(site: Site)
     served = machine.end()
     assert (served.id, served.last_breath) == (1, True)
     assert len(site.runs()) == 1
+
+
+def test_two_jobs_are_enabled_at_once(site: Site) -> None:
+    with site.database.transaction() as connection:
+        host = one_row(connection, "SELECT id FROM host")["id"]
+        add_jobs(connection, {"h1": host}, [Wish("web", HOURLY)])
+        for name in ("erp", "web"):
+            jobs.switch(connection, name, enabled=False, actor="ann")
+
+    def enable(name: str) -> Callable[[Connection], Any]:
+        return lambda connection: jobs.switch(connection, name, enabled=True, actor="ann")
+
+    with site.database.transaction() as connection:  # each has written something before the other has done so
+        execute(connection, "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS"
+            " $$ BEGIN PERFORM pg_sleep(0.3); RETURN NULL; END $$")
+        execute(connection, "CREATE TRIGGER slow AFTER UPDATE ON job FOR EACH STATEMENT EXECUTE FUNCTION slow()")
+    calls = [Call(site.database, enable(name)) for name in ("erp", "web")]
+    assert [call.end().enabled for call in calls] == [True, True]
 
 
 def test_a_job_is_applied_while_its_agent_speaks_of_its_run(site: Site) -> None:
