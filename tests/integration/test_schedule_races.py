@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store import run as runs
@@ -12,6 +15,7 @@ from bootpoint_common.store.database import Connection, Database, one_row
 from bootpoint_common.store.database import run as execute
 from bootpoint_ops import job as jobs
 from bootpoint_worker.scheduling import event
+from bootpoint_worker.scheduling import round as rounds
 from bootpoint_worker.scheduling.round import attend
 from tests.integration.test_schedule import HOURLY, NOON, Site, site
 from tests.service.process import wait_for
@@ -117,3 +121,21 @@ def test_a_job_is_applied_while_its_agent_speaks_of_its_run(site: Site) -> None:
         runs.get(connection, uid, lock=True)  # as a report of the agent does
     operator.end()
     assert site.shown()["enabled"] is False
+
+
+def test_what_takes_long_to_decide_is_carried_out_in_parts(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PostgreSQL ends the transaction of a process that says nothing: as a frozen one must not keep what it holds."""
+    with site.database.transaction() as connection:
+        host = one_row(connection, "SELECT id FROM host")["id"]
+        add_jobs(connection, {"h1": host}, [Wish(f"job-{number}", HOURLY) for number in range(12)])
+    site.attend(minutes=-15)
+    monkeypatch.setattr(rounds, "FROZEN_SECONDS", 1)
+    monkeypatch.setattr(rounds, "DECIDE_SECONDS", 0.3)
+
+    def slowly() -> float:
+        time.sleep(0.15)  # what counting the starts of some weeks takes on a busy machine
+        return 0.5
+
+    while attend(site.database, origin="test", now=NOON, chance=slowly):
+        pass
+    assert len(site.runs()) == 13

@@ -7,6 +7,7 @@ schedule becomes exactly one thing: a run, a part of a catch-up, or a line of th
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
@@ -29,6 +30,10 @@ BATCH = 500
 
 #: Seconds after which a process that was frozen amid a round lets go of its rows; what it had is due still.
 FROZEN_SECONDS = 5
+
+#: Seconds for decisions in one transaction, in which the database hears nothing: after an outage of weeks each takes a
+#: while, and `FROZEN_SECONDS` would never let a whole batch of them be carried out.
+DECIDE_SECONDS = 1.0
 
 #: Who makes the runs that nobody asked for.
 ACTOR = "scheduler"
@@ -60,13 +65,24 @@ def attend(
         be_quick(connection)
         found = dues.take(connection, at, BATCH)
         found.sort(key=lambda each: _FIRST.index(each.kind))
-        done += _carry_out(connection, [(each, decide(each, at, chance())) for each in found], at, origin)
+        done += _carry_out(connection, _decided(found, at, chance), at, origin)
     return done
 
 
 def be_quick(connection: Connection) -> None:
     """Let a transaction end by itself if its process freezes: what it holds is due still, and others are to have it."""
     run(connection, f"SET LOCAL idle_in_transaction_session_timeout = '{FROZEN_SECONDS}s'")
+
+
+def _decided(found: Sequence[Due], at: datetime, chance: Callable[[], float]) -> list[tuple[Due, Decision]]:
+    """Say what to do with rows, as many as there is time for; the first one always."""
+    until = time.monotonic() + DECIDE_SECONDS
+    decided: list[tuple[Due, Decision]] = []
+    for each in found:
+        decided.append((each, decide(each, at, chance())))
+        if time.monotonic() > until:
+            break
+    return decided
 
 
 def _carry_out(connection: Connection, decided: Sequence[tuple[Due, Decision]], now: datetime, origin: str) -> int:
