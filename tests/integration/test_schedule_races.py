@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import pytest
 
+from bootpoint_common.errors import Code
 from bootpoint_common.store import agent as agents
+from bootpoint_common.store import retry
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Database, one_row
 from bootpoint_common.store.database import run as execute
@@ -139,3 +142,28 @@ def test_what_takes_long_to_decide_is_carried_out_in_parts(site: Site, monkeypat
     while attend(site.database, origin="test", now=NOON, chance=slowly):
         pass
     assert len(site.runs()) == 13
+
+
+@pytest.fixture
+def rome(site: Site) -> Iterator[Database]:
+    """A database whose server lives in Rome, where the clock is put back at 01:00 UTC on 25 October 2026."""
+    with site.database.transaction() as connection:
+        name = one_row(connection, "SELECT current_database() AS name")["name"]
+        execute(connection, f"ALTER DATABASE {name} SET timezone = 'Europe/Rome'")
+    made = Database(site.database.url, size=2)
+    yield made
+    made.close()
+
+
+def test_a_servers_time_zone_changes_nothing(site: Site, rome: Database) -> None:
+    before = NOON.replace(month=10, day=25, hour=0, minute=58)
+    site.attend()
+    with rome.transaction() as connection:
+        row = one_row(
+            connection,
+            "UPDATE run SET state = 'failed', reason = %s, retryable = true, ended_at = %s RETURNING uid",
+            *(str(Code.HOST_UNREACHABLE), before),
+        )
+        at = retry.follow(connection, row["uid"])
+    assert at == before + timedelta(minutes=5)
+    assert site.events("retry_planned") == ["attempt 2 of 4 starts at 2026-10-25 01:03:00 UTC"]
