@@ -167,3 +167,11 @@ def test_a_servers_time_zone_changes_nothing(site: Site, rome: Database) -> None
         at = retry.follow(connection, row["uid"])
     assert at == before + timedelta(minutes=5)
     assert site.events("retry_planned") == ["attempt 2 of 4 starts at 2026-10-25 01:03:00 UTC"]
+
+
+def test_a_run_ends_though_its_jobs_zone_is_unknown_here(site: Site) -> None:
+    site.attend()
+    with site.database.transaction() as connection:
+        execute(connection, "UPDATE job SET spec = spec || '{\"time_zone\": \"Mars/Olympus\"}'")
+    site.end(1, "failed", code=Code.HOST_UNREACHABLE, minutes=1)
+    assert site.due()["retry"] == 6

@@ -43,6 +43,21 @@ class Timetable:
         return recurrence.last_until(self.schedules, until, self.zone)
 
 
+def read_rules(spec: Mapping[str, Any]) -> RunRules:
+    """Read the rules of runs alone from a stored job: they hold even where this system doesn't know the job's zone.
+
+    Args:
+        spec: The job, or its key ``run`` alone.
+
+    Raises:
+        SpecError: It was never checked: what is stored has been.
+    """
+    problems = Problems("stored job")
+    found = read_run(Table({"run": spec.get("run")}, "", problems).table("run"))
+    problems.close()
+    return found
+
+
 def read_timetable(spec: Mapping[str, Any]) -> Timetable:
     """Read the timetable from a stored job, the JSON that `as_json` makes; a fraction of what reading all of it takes.
 

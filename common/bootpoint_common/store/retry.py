@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from uuid import UUID
 
-from bootpoint_common.job.timetable import read_timetable
+from bootpoint_common.job.timetable import read_rules
 
 from . import due, event
 from .database import Connection, Row, one
@@ -34,7 +34,7 @@ def follow(connection: Connection, run_uid: UUID) -> datetime | None:
     found = one(connection, _ENDED, run_uid)
     if found is None:
         return None
-    rules = read_timetable(found["spec"]).rules.retry
+    rules = read_rules(found["spec"]).retry
     if (
         found["state"] == "failed"
         and found["retryable"]
