@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from bootpoint_common.errors import BootpointError, Code, error, together
 from bootpoint_common.identity import new_id
 from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
-from bootpoint_common.store import disk, due, event, limit
+from bootpoint_common.store import disk, due, event, limit, start
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, one_row, rows, run
 from bootpoint_common.store.job import Job
@@ -216,6 +216,8 @@ def _set_replicas(connection: Connection, applied: Applied) -> None:
         applied.number,
         [target.host for target in applied.spec.targets],
     )
+    if applied.number is not None:
+        start.aim(connection, applied.number)
 
 
 def switch(connection: Connection, name: str, *, enabled: bool, actor: str) -> Job:

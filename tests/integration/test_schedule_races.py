@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bootpoint_common.errors import Code
+from bootpoint_common.job import read_json
 from bootpoint_common.store import agent as agents
-from bootpoint_common.store import retry
+from bootpoint_common.store import outbox, retry
 from bootpoint_common.store import run as runs
-from bootpoint_common.store.database import Connection, Database, one_row
+from bootpoint_common.store.database import Connection, Database, one_row, rows
 from bootpoint_common.store.database import run as execute
+from bootpoint_common.units import MiB
 from bootpoint_ops import job as jobs
 from bootpoint_worker.scheduling import event
 from bootpoint_worker.scheduling import round as rounds
 from bootpoint_worker.scheduling.round import attend
+from bootpoint_worker.targets.fake_host import FakeHost
+from tests.integration.test_flow import write_random
 from tests.integration.test_schedule import HOURLY, NOON, Site, site
+from tests.service.fleet import Fleet
 from tests.service.process import wait_for
-from tests.service.rows import Wish, add_jobs
+from tests.service.rows import Wish, add_host, add_jobs
 
 __all__ = ["site"]
 
@@ -175,3 +183,66 @@ def test_a_run_ends_though_its_jobs_zone_is_unknown_here(site: Site) -> None:
         execute(connection, "UPDATE job SET spec = spec || '{\"time_zone\": \"Mars/Olympus\"}'")
     site.end(1, "failed", code=Code.HOST_UNREACHABLE, minutes=1)
     assert site.due()["retry"] == 6
+
+
+def test_a_waiting_run_goes_where_its_job_has_come_to_go(site: Site) -> None:
+    site.attend()
+    with site.database.transaction() as connection:
+        add_host(connection, "h2")
+        spec = read_json(one_row(connection, "SELECT spec FROM job")["spec"])
+        jobs.apply(connection, aimed(spec, "h2"), actor="ann")
+    assert targets(site.database) == ["h2"]
+
+
+def aimed(spec: Any, *hosts: str) -> Any:
+    """Return a job with other targets."""
+    return replace(spec, targets=tuple(replace(spec.targets[0], host=host) for host in hosts))
+
+
+def targets(database: Database) -> list[str]:
+    with database.transaction() as connection:
+        query = "SELECT h.name FROM run_target t JOIN host h ON h.id = t.host_id ORDER BY 1"
+        return [row["name"] for row in rows(connection, query)]
+
+
+def test_a_run_whose_targets_are_others_than_its_jobs_is_put_right(
+    installation: Fleet, tmp_path: Path, rng: random.Random
+) -> None:
+    """As after a replica was adopted under another number."""
+    host = FakeHost.at(f"fake-{tmp_path.name}")
+    disk = tmp_path / "system.raw"
+    write_random(disk, 4 * MiB, rng, 4)
+    installation.add_agent("erp-db", [disk])
+    job = installation.add_job("erp", "erp-db", {"system": disk}, installation.add_host(host.name))
+    begun = installation.run(job)
+    with installation.database.transaction() as connection:
+        execute(connection, "DELETE FROM run_target")
+    with installation.database.transaction() as connection:
+        execute(connection, "UPDATE run SET enqueued_at = now()")
+        outbox.task(connection, "fake", "prepare", begun.uid)
+    installation.add_worker("w1")
+    installation.wait(begun)
+    assert len(installation.points(job)) == 1
+
+
+def test_targets_that_change_during_the_preflight_get_one(
+    installation: Fleet, tmp_path: Path, rng: random.Random
+) -> None:
+    hosts = [FakeHost.at(f"{name}-{tmp_path.name}") for name in ("old", "new")]
+    disk = tmp_path / "system.raw"
+    write_random(disk, 4 * MiB, rng, 4)
+    installation.add_agent("erp-db", [disk])
+    first, _ = [installation.add_host(host.name) for host in hosts]
+    job = installation.add_job("erp", "erp-db", {"system": disk}, first)
+    pause = hosts[0].pause_at("create", "called")
+    installation.add_worker("w1")
+    begun = installation.run(job)
+    pause.wait()
+    row = installation.row("SELECT spec FROM job")
+    assert row is not None
+    installation.apply(job, targets=aimed(read_json(row["spec"]), hosts[1].name).targets)
+    pause.release()
+    installation.wait(begun)
+    (point,) = installation.points(job)
+    assert targets(installation.database) == [hosts[1].name]
+    assert point.host == hosts[1].name

@@ -6,6 +6,7 @@ A source never holds a snapshot or a paused database while its run waits in a li
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from bootpoint_common.store import line, outbox, pace, source_event
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Database, one, one_row, rows, run
 from bootpoint_common.store.run import Run
+from bootpoint_common.store.start import aim
 
 from .context import Context
 from .definition import run_disks, selected
@@ -56,10 +58,10 @@ def prepare(context: Context, run_uid: UUID) -> None:
         if waits:
             _wait(connection, run_uid, waits[0][1] or "")
         else:
-            _begin(connection, run_uid, plans)
+            _begin(connection, run_uid, dict(zip((replica.id for replica in replicas), plans, strict=True)))
 
 
-def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
+def _begin(connection: Connection, run_uid: UUID, plans: dict[UUID, Plan]) -> None:
     """Take the places and tell the agent, in one transaction; the hosts' rows keep two runs from taking the same."""
     hosts = rows(
         connection,
@@ -75,7 +77,11 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
         run_uid,
     )
     found = runs.get(connection, run_uid, lock=True)
-    if found is None or found.state != "waiting":
+    if found is None or found.state != "waiting" or found.job_id is None:
+        return
+    if not _aims_at(connection, run_uid, plans):
+        aim(connection, found.job_id)
+        _wait(connection, run_uid, "the targets of its job have just changed")
         return
     for target in merging:
         if target["consolidating"] is not None:
@@ -91,7 +97,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
         if taken["n"] >= on["max_open_points"]:
             _wait(connection, run_uid, f"host {on['name']} has no free place")
             return
-    left = source_event.seconds_left(connection, found.job_id) if found.last_breath and found.job_id else None
+    left = source_event.seconds_left(connection, found.job_id) if found.last_breath else None
     try:
         with connection.transaction():
             begun = run(
@@ -99,7 +105,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
                 "UPDATE run SET state = 'running', started_at = now(), enqueued_at = now(), line = NULL, plan = %s,"
                 " expires_at = now() + make_interval(secs => %s), reports = %s"
                 " WHERE uid = %s AND (begin_by IS NULL OR begin_by >= now())",
-                Jsonb({**_largest(plans).as_json(), "actual": None}) if plans else None,
+                Jsonb({**_largest(plans.values()).as_json(), "actual": None}) if plans else None,
                 START_WITHIN if left is None else left,
                 _reports(found),
                 run_uid,
@@ -113,7 +119,13 @@ def _begin(connection: Connection, run_uid: UUID, plans: list[Plan]) -> None:
         runs.end(connection, run_uid, _late(), actor="worker")
 
 
-def _largest(plans: list[Plan]) -> Plan:
+def _aims_at(connection: Connection, run_uid: UUID, plans: dict[UUID, Plan]) -> bool:
+    """Tell whether a run's targets are those that were looked at: the job may have been applied since."""
+    targets = rows(connection, "SELECT replica_id FROM run_target WHERE run_uid = %s", run_uid)
+    return {row["replica_id"] for row in targets} == plans.keys()
+
+
+def _largest(plans: Iterable[Plan]) -> Plan:
     """Return the plan of the target with most to copy: the run is as long as that one."""
     return max(plans, key=lambda plan: (plan.kind == "full", plan.changed_bytes or 0))
 

@@ -135,6 +135,30 @@ def start(connection: Connection, wanted: Sequence[Wanted]) -> dict[int, UUID]:
     return {row["job_id"]: row["uid"] for row in made}
 
 
+def aim(connection: Connection, job_id: int) -> None:
+    """Let a job's run that waits go to the targets that the job has now; one that has begun keeps its own.
+
+    Args:
+        connection: The transaction that changed the job's replicas.
+        job_id: The job.
+    """
+    uids = [
+        row["uid"]
+        for row in rows(connection, "SELECT uid FROM run WHERE job_id = %s AND state = 'waiting' FOR UPDATE", job_id)
+    ]
+    if not uids:
+        return
+    run(connection, "DELETE FROM run_target WHERE run_uid = ANY(%s)", uids)
+    run(connection, _TARGETS, uids)
+    run(
+        connection,
+        "UPDATE run SET pool = (SELECT pool FROM replica WHERE job_id = %s AND state <> 'detached' ORDER BY id LIMIT 1)"
+        " WHERE uid = ANY(%s)",
+        job_id,
+        uids,
+    )
+
+
 _SKIP = """
 INSERT INTO run (uid, job_id, job_name, agent_id, pool, trigger, requested_by, state, due_at, ended_at, reason, message,
     hint, retryable)
