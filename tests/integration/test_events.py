@@ -294,6 +294,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("source.erp-db.shutdown", {"origin": "o" * 201}, "bundle_rejected"),
     ("source.erp-db.shutdown", {"origin": 5}, "bundle_rejected"),
     ("source.erp-db.shutdown", {**UPS, "job": "erp"}, "bundle_rejected"),
+    ("source.erp-db.shutdown", {**UPS, "\0": "what no row can hold"}, "bundle_rejected"),
     ("source.erp-db.shutdown", ["ups"], "bundle_rejected"),
 ]
 

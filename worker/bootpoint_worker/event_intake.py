@@ -79,7 +79,9 @@ def _read(delivery: Delivery) -> tuple[str, Kind, str]:
     try:
         body = msgspec.json.decode(delivery.body, type=_Body)
     except msgspec.MsgspecError as problem:
-        raise _malformed(f"its body isn't {{\"origin\": TEXT}}: {problem}") from problem
+        # It repeats names that the sender chose, which may hold what no row can.
+        why = str(problem).encode("unicode_escape").decode("ascii")
+        raise _malformed(f"its body isn't {{\"origin\": TEXT}}: {why}") from problem
     if not body.origin or len(body.origin) > LONGEST_ORIGIN or not body.origin.isprintable():
         raise _malformed(f"its origin must be one line of 1 to {LONGEST_ORIGIN} characters")
     return route[1], Kind(route[2]), body.origin
