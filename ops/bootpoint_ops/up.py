@@ -154,7 +154,7 @@ def _agent(config: Config, options: Options, context: Context, carrier: AgentCar
         join(connection, context.vault, state, name)
     context.carrier.declare_pool(HOME_POOL)
     context.carrier.declare_agent(name)
-    return Agent(state, settings, carrier)
+    return Agent(state, settings, carrier, broker_stays=config.broker_url is not None)
 
 
 def join(connection: Connection, vault: Vault, state: AgentState, name: str) -> None:

@@ -80,6 +80,7 @@ class Agent:
         carrier: AgentCarrier,
         *,
         machine_now: dict[str, Any] | None = None,
+        broker_stays: bool = True,
     ) -> None:
         identity = state.identity()
         if identity is None:
@@ -96,7 +97,8 @@ class Agent:
         self._board = RunBoard()
         self._carrier = carrier
         self._link = Link(identity, carrier, state.new_incarnation())
-        self._doorbell = Doorbell(state.directory, Occasion(self._link, self._board, state.directory).answer)
+        occasion = Occasion(self._link, self._board, state.directory, broker_stays=broker_stays)
+        self._doorbell = Doorbell(state.directory, occasion.answer)
         self._sender = StreamSender(connect=carrier.publisher)
         self._trackers = TrackerKeeper(state, providers(str(config.tracker), directory=state.directory))
         self._stop = threading.Event()

@@ -60,11 +60,13 @@ class Occasion:
         link: Messages to the control plane.
         board: Where answers and runs are noted.
         directory: The agent's.
+        broker_stays: Whether the broker is still there when this machine is off; else only a committed point is safe.
     """
 
     link: Link
     board: RunBoard
     directory: Path
+    broker_stays: bool = True
 
     def answer(self, request: dict[str, Any], say: Say) -> dict[str, Any]:
         """Do what a command on this machine asks; see `happen`.
@@ -128,11 +130,12 @@ class Occasion:
     def _wait(self, run: message.EventRun, since: float, known: set[UUID], say: Say) -> dict[str, Any]:
         """Wait until a run is done, or its time is over; the seconds that it has count from ``since``."""
         seconds = (run.seconds or 0.0) - (time.monotonic() - since) + GRACE_SECONDS
+        unsafe = {Step.BEGUN} if self.broker_stays else {Step.BEGUN, Step.SENT}
 
         def over() -> Standing | None:
             uid = run.run or self.board.of_job(run.job, known)
             standing = None if uid is None else self.board.run(uid)
-            return standing if standing is not None and standing.step is not Step.BEGUN else None
+            return standing if standing is not None and standing.step not in unsafe else None
 
         standing = None if run.problem is not None else self.board.wait(over, seconds)
         result = _result(run, standing)

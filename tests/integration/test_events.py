@@ -24,6 +24,7 @@ from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.source_event import Kind
 from bootpoint_common.stream.carrier import Delivery
 from bootpoint_common.units import MiB
+from bootpoint_producer.board import Step
 from bootpoint_producer.command import main as agent_command
 from bootpoint_worker import event_intake, occasion
 from bootpoint_worker.context import Context, Sessions
@@ -136,6 +137,24 @@ def test_a_shutdown_ends_when_everything_is_sent_and_the_point_stands_without_th
     assert scene.newest_equals_source()
     (said,) = scene.history("source_shutdown")
     assert (said["actor"], said["origin"], said["agent"]) == ("agent erp-db", "systemd", "erp-db")
+
+
+def test_where_the_broker_goes_with_the_machine_the_point_has_to_stand(scene: Scene, installation: Fleet) -> None:
+    """As in `bootpoint up`, whose broker is its own memory."""
+    installation.start_agent("erp-db", [scene.disk], broker_stays=False)
+    pause = scene.host.pause_at("commit", "called")
+    installation.add_worker("w1")
+    with waiting(scene.event, "shutdown") as results:
+        pause.wait()
+        (run,) = scene.runs()
+        board = installation.agents["erp-db"]._board
+        sent = board.wait(lambda: (found := board.run(run["uid"])) and (found.step is Step.SENT or None), 30)
+        assert sent
+        assert not results, "the machine was let go while its memory held the point"
+        pause.release()
+    assert results == [
+        (0, {"event": "shutdown", "items": [{"job": "erp", "run": 1, "state": "committed", "problem": None}]})
+    ]
 
 
 def test_what_takes_too_long_is_not_begun_and_is_made_up_at_the_restart(

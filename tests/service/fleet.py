@@ -126,12 +126,16 @@ class Fleet:
             agents.enroll(connection, name, pool, b"")
             agents.joined(connection, name, 1, self.vault.encrypt(agents.key_purpose(name), key.secret), MACHINE)
 
-    def start_agent(self, name: str, files: list[Path]) -> Agent:
-        """Start an agent that has joined."""
+    def start_agent(self, name: str, files: list[Path], *, broker_stays: bool = True) -> Agent:
+        """Start an agent that has joined; its broker goes with its machine, or stays."""
         config = AgentConfig(files=tuple(f"file:{file}" for file in files))
         self.broker.worker_carrier().declare_agent(name)
         started = Agent(
-            AgentState(self.directory / f"agent-{name}"), config, self.broker.agent_carrier(name), machine_now=MACHINE
+            AgentState(self.directory / f"agent-{name}"),
+            config,
+            self.broker.agent_carrier(name),
+            machine_now=MACHINE,
+            broker_stays=broker_stays,
         )
         started.start()
         self.agents[name] = started
