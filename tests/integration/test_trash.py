@@ -241,6 +241,29 @@ def test_a_standby_that_was_started_behind_its_back_lets_the_deletion_wait(site:
     assert site.events().count("trash_waits") == 1
 
 
+def test_who_adopts_a_replica_that_waits_for_its_deletion_keeps_it(site: Site) -> None:
+    site.run()
+    before, replica = site.contents(), site.replica
+    site.host.operator_start("erp-standby")
+    site.delete()
+    site.fleet.wait_until(lambda: site.fleet.row("SELECT 1 FROM trash WHERE problem IS NOT NULL"))
+    site.apply_again()
+    site.rescan(adopt=True)
+    wait_for(lambda: len(site.fleet.points(site.job)) == 1, "the point to be adopted", 30.0)
+    assert site.state(replica) is None, "its new job would lose it as soon as the standby is off"
+    site.host.operator_stop("erp-standby")
+    wait_for(
+        lambda: site.fleet.row("SELECT 1 FROM adoption WHERE state = 'asked'") is None, "the adoption to end", 30.0
+    )
+    site.pass_time(timedelta())
+    site.run()
+    assert site.contents()[:1] == before
+    assert [point.kind for point in site.fleet.points(site.job)] == ["full", "increment"]
+    # It can be deleted once more.
+    site.delete()
+    site.rests(replica)
+
+
 def test_a_job_with_a_run_under_way_is_not_deleted(site: Site) -> None:
     site.run()
     pause = site.host.pause_at("commit", "called")

@@ -79,7 +79,9 @@ def _failed(context: Context, row: Deleted, problem: BootpointError) -> None:
 
 
 def take_back(context: Context, target: Target, item: Compared, *, actor: str) -> None:
-    """Take a replica out of the trash, so that it can be adopted; nothing where it isn't there.
+    """Take a replica out of the trash, or off its way there, so that it can be adopted; nothing where it is on neither.
+
+    Who adopts a replica wants it: a deletion that still waits for its host would take it away from its new job.
 
     Args:
         context: Database.
@@ -87,18 +89,20 @@ def take_back(context: Context, target: Target, item: Compared, *, actor: str) -
         item: The replica; what speaks against it is written into ``why_not``.
         actor: Who.
     """
-    if not item.in_trash or item.why_not is not None:
+    if item.found is None or item.why_not is not None:
         return
     with context.database.transaction() as connection:
         known = deleted.get(connection, item.replica_id) is not None
     if not known:
-        _restore(context, target, item, actor)
+        if item.in_trash:
+            _restore(context, target, item, actor)
         return
     held = claim(context.database, "trash", item.replica_id, renewing=context.renewing)
     with held or nullcontext():
         with context.database.transaction() as connection:
             row = deleted.get(connection, item.replica_id)
-        if held is None or row is None or row.state != "resting":
+        # One that is moving, and isn't in the trash yet, hasn't been touched, or only its standby is no longer defined.
+        if held is None or row is None or row.state == "purging" or (row.state == "moving" and item.in_trash):
             item.why_not = "it is on its way into the trash or out of it: ask again in a moment"
         else:
             _restore(context, target, item, actor)
@@ -117,7 +121,8 @@ def _restore(context: Context, target: Target, item: Compared, actor: str) -> No
     with context.database.transaction() as connection:
         deleted.drop(connection, item.replica_id)
         row = item.takes_over
-        text = f"{item.vm} came back from the trash" + ("" if row is None else f" of {row.host}")
+        how = "came back from the trash" if item.in_trash else "stays: it was adopted before it was in the trash"
+        text = f"{item.vm} {how}" + ("" if row is None else f" of {row.host}")
         event.record(
             connection, "replica_restored", text, actor=actor, job=item.job, host=None if row is None else row.host
         )
