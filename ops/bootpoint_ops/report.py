@@ -92,11 +92,14 @@ def worst_age(made: Sequence[Made], stretches: Sequence[Stretch], *, begin: date
     """
     found: Worst | None = None
     kept: bool | None = None
+    newest, seen = None, 0
     for stretch in stretches:
         ends = [point.at for point in made if stretch.since < point.at < stretch.until]
         for end in (*ends, stretch.until):
-            newest = max((point.instant for point in made if point.at < end), default=begin)
-            age = (end - newest).total_seconds()
+            while seen < len(made) and made[seen].at < end:
+                newest = made[seen].instant if newest is None else max(newest, made[seen].instant)
+                seen += 1
+            age = (end - (newest or begin)).total_seconds()
             if stretch.objective is not None:
                 kept = kept is not False and age <= stretch.objective
             if found is None or age > found.seconds:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from datetime import UTC, datetime, timedelta
 
 from bootpoint_ops.report import Made, Stretch, Worst, worst_age
@@ -47,6 +48,13 @@ def test_each_age_is_held_against_the_objective_of_its_time() -> None:
 
 def test_nothing_is_said_of_no_time() -> None:
     assert worst([made(0)]) is None
+
+
+def test_years_of_boot_points_take_no_time() -> None:
+    points = [made(hour / 4) for hour in range(100_000)]  # every quarter of an hour, for almost three years
+    began = time.monotonic()
+    assert worst(points, (0, 25_000, 24)) == Worst(900.0, at(0.25), True)
+    assert time.monotonic() - began < 10.0
 
 
 def test_it_is_the_greatest_of_all_ages_looked_at_one_by_one() -> None:
