@@ -176,7 +176,9 @@ class _Found:
         for row in audit.points(connection, since, until):
             instant = datetime.strptime(row["point"], _NAME).replace(tzinfo=UTC)
             self._made[row["job"], row["host"]].append(Made(row["point"], instant, row["at"]))
-        self._kept = {(row["job"], row["host"]): row["points"] for row in audit.kept(connection, until)}
+        self._kept: dict[tuple[str, str], list[datetime]] = defaultdict(list)
+        for row in audit.kept(connection, until):
+            self._kept[row["job"], row["host"]].append(row["at"])
         self._last = {
             what: {(row["job"], row["host"]): row for row in audit.last(connection, what, until)} for what in audit.LAST
         }
@@ -196,7 +198,8 @@ class _Found:
             "job": of.job,
             "host": of.host,
             "points_made": sum(point.at >= self._since for point in made),
-            "points_kept": self._kept.get((of.job, of.host), 0),
+            # None of an earlier job of that name, nor of a later one.
+            "points_kept": sum(of.begin <= at < of.end for at in self._kept[of.job, of.host]),
             "newest_point": None if newest is None else newest.name,
             "worst_point_age_seconds": None if worst is None else round(worst.seconds, 3),
             "worst_point_age_at": None if worst is None else worst.at,

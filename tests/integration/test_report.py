@@ -106,6 +106,17 @@ def test_a_job_that_is_gone_is_in_the_report_of_its_time_only(site: Past) -> Non
     assert site.report(NOON - hours(200), NOON - hours(150)) == []
 
 
+def test_a_job_that_was_made_again_has_its_own_boot_points_only(site: Past) -> None:
+    site.apply("erp", NOON - hours(100))
+    site.committed(NOON - hours(1))
+    site.committed(NOON)
+    site.call.done("job", "delete", "erp", "--yes")
+    site.call.apply("erp", objective="24h")
+    site.happened(datetime.now(UTC), "point_committed", host="h1", point=f"V{datetime.now(UTC):%Y%m%d_%H%M%S}")
+    items = site.report(NOON, datetime.now(UTC) + hours(1))
+    assert [(item["points_made"], item["points_kept"]) for item in items] == [(1, 2), (1, 1)]
+
+
 def test_without_a_point_the_age_counts_from_the_jobs_beginning_and_an_edit_changes_the_objective(site: Past) -> None:
     site.apply("erp", NOON, objective="2h")
     (item,) = site.report(NOON - hours(5), NOON + hours(3))

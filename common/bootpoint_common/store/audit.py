@@ -63,12 +63,11 @@ def points(connection: Connection, since: datetime, until: datetime) -> list[Row
 
 
 def kept(connection: Connection, until: datetime) -> list[Row]:
-    """Return how many boot points a job had on a host at an instant: job, host, points."""
+    """Return the boot points that jobs had on their hosts at an instant, and since when: job, host, at."""
     return rows(
         connection,
-        "SELECT job, host, count(*) FILTER (WHERE made) AS points FROM ("
-        " SELECT job, host, point, bool_and(kind <> 'point_consolidated') AS made FROM event"
-        " WHERE kind = ANY(%s) AND at < %s GROUP BY job, host, point) AS p GROUP BY job, host",
+        "SELECT job, host, max(at) AS at FROM event WHERE kind = ANY(%s) AND at < %s"
+        " GROUP BY job, host, point HAVING bool_and(kind <> 'point_consolidated')",
         *([*_MADE, "point_consolidated"], until),
     )
 
