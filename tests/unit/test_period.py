@@ -31,6 +31,16 @@ def test_a_day_is_as_long_as_it_is_in_its_zone(day: str, hours: int) -> None:
     assert found.until.astimezone(UTC) - found.since.astimezone(UTC) == timedelta(hours=hours)
 
 
+def test_a_day_may_be_written_without_dashes() -> None:
+    assert period(None, "20261203", "20261203", now=NOW) == period(None, "2026-12-03", "2026-12-03", now=NOW)
+
+
+@pytest.mark.parametrize("text", ["9999-12-31", "0001-01-01", "0001-01-01T00:00"])
+def test_a_day_that_no_calendar_has_room_for_is_refused(text: str) -> None:
+    with pytest.raises(click.BadParameter, match="neither a day"):
+        period(None, text if text.startswith("0") else None, text, now=NOW, zone=ROME)
+
+
 def test_an_instant_is_taken_as_it_is() -> None:
     assert instant("2026-12-03T09:30:00Z", zone=ROME) == utc("2026-12-03T09:30")
     assert instant("2026-12-03T09:30:00+05:30", zone=ROME) == utc("2026-12-03T04:00")

@@ -35,10 +35,13 @@ def instant(text: str, *, zone: tzinfo | None = None, end: bool = False) -> date
 
     Raises:
         ValueError: It is neither.
+        OverflowError: No calendar of ours goes so far.
     """
-    if len(text) == len("2026-12-03"):
-        return _midnight(date.fromisoformat(text) + timedelta(days=1 if end else 0), zone)
-    return _local(datetime.fromisoformat(text), zone)
+    try:
+        day = date.fromisoformat(text)
+    except ValueError:
+        return _local(datetime.fromisoformat(text), zone)
+    return _midnight(day + timedelta(days=1 if end else 0), zone)
 
 
 def _local(found: datetime, zone: tzinfo | None) -> datetime:
@@ -84,8 +87,9 @@ def _read(option: str, text: str | None, zone: tzinfo | None, *, end: bool) -> d
     if text is None:
         return None
     try:
-        return instant(text, zone=zone, end=end)
-    except ValueError as exc:
+        # Everything that is asked with it is in UTC.
+        return instant(text, zone=zone, end=end).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         what = f"{text!r} is neither a day (2026-12-03) nor an instant (2026-12-03T09:30:00Z)"
         raise click.BadParameter(what, param_hint=option) from exc
 
@@ -96,11 +100,11 @@ def since(_context: click.Context, _parameter: click.Parameter, value: str | Non
         return None
     try:
         return datetime.now(UTC) - timedelta(seconds=parse_duration(value))
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     try:
-        return instant(value)
-    except ValueError as exc:
+        return instant(value).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
         text = f"{value!r} is neither an instant (2026-12-03T09:30:00Z) nor how long ago (2d)"
         raise click.BadParameter(text) from exc
 
