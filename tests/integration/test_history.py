@@ -231,6 +231,19 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [path.read_text() for path in tmp_path.iterdir()] == ["after"]
 
 
+def test_a_terminal_obeys_nothing_that_a_script_or_a_message_holds(site: Desk, pool: Database) -> None:
+    site.apply("erp", "--run")
+    site.done("run", "cancel", "1")
+    output = "a\\tb\\r\\n\\u001b[2Jc\\n"
+    script = f'[{{"stage": "before_snapshot", "exit_code": 3, "duration_seconds": 1.2, "output": "{output}"}}]'
+    with pool.transaction() as connection:
+        execute(connection, "UPDATE run SET scripts = %s::jsonb, message = E'no\\x1b[2J'", script)
+    log, shown = site.done("run", "log", "1"), site.done("run", "show", "1")
+    assert "\x1b" not in log + shown
+    assert "a       b\n\\x1b[2Jc\n" in log
+    assert "no\\x1b[2J" in shown
+
+
 # --- upkeep
 
 

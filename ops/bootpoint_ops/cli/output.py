@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from bootpoint_common.config import Config
+from bootpoint_common.diskview.text import printable
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.store.shown import jsonable
 from bootpoint_ops.environment import Environment, open_environment
@@ -171,8 +172,14 @@ def _draw(out: Console, drawn: Table) -> None:
 
 
 def _cell(value: object) -> Text:
-    text = "-" if value is None or value == "" else str(value)
+    text = "-" if value is None or value == "" else plain(value)
     return Text(text, style=_STATES.get(text, ""))
+
+
+def plain(value: object) -> str:
+    """Return lines without anything that a terminal would obey: what scripts and hosts wrote is in many a message."""
+    lines = str(value).replace("\r\n", "\n").split("\n")
+    return "\n".join(printable(line.expandtabs()) for line in lines)
 
 
 def complain(problem: BootpointError, *, as_json: bool) -> None:
@@ -186,7 +193,7 @@ def complain(problem: BootpointError, *, as_json: bool) -> None:
         lines.append(f"  {problem.key}" + ("" if problem.value is None else f" = {problem.value}"))
     if problem.hint:
         lines.append(f"  {problem.hint}")
-    click.echo("\n".join(lines), err=True)
+    click.echo(plain("\n".join(lines)), err=True)
 
 
 def usage(problem: click.ClickException) -> BootpointError:

@@ -15,7 +15,7 @@ from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import profile, read
 from bootpoint_ops.cancel import cancel as cancel_run
 from bootpoint_ops.cli import period
-from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
+from bootpoint_ops.cli.output import emit, fields, output_option, plain, say, session, table
 from bootpoint_ops.cli.period import local
 from bootpoint_ops.cli.watch import seconds_between, watch_run
 from bootpoint_ops.textfile import replacing
@@ -156,7 +156,7 @@ def _show_log(out: Console, events: list[dict[str, Any]], item: dict[str, Any]) 
     for script in item["scripts"]:
         out.print(f"--- {script['stage']}: {_script_end(script)}", markup=False)
         kept = script["output"]
-        out.print(_CLEARED if kept is None else kept.rstrip("\n"), markup=False)
+        out.print(_CLEARED if kept is None else plain(kept.rstrip("\n")), markup=False)
 
 
 @run.command()

@@ -12,7 +12,7 @@ from rich.console import Console
 from bootpoint_common.diskview.text import printable
 from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import dashboard, notice
-from bootpoint_ops.cli.output import emit, output_option, session
+from bootpoint_ops.cli.output import emit, output_option, plain, session
 from bootpoint_ops.cli.watch import seconds_between
 
 
@@ -38,7 +38,7 @@ def _show(out: Console, found: dict[str, Any]) -> None:
         *_unprotected_lines(found["unprotected_disks"]),
         *notice.pending_lines(found["unsent_notices"]),
     ):
-        out.print(line, markup=False)
+        out.print(plain(line), markup=False)
     if not found["items"]:
         out.print(f"{found['jobs']} {'job' if found['jobs'] == 1 else 'jobs'}, all ok", markup=False)
 
