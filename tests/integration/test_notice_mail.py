@@ -337,6 +337,19 @@ def test_mail_never_travels_in_the_clear_where_it_should_not(newsroom: Newsroom)
     assert "STARTTLS" in row["problem"]
 
 
+def test_a_password_that_no_server_can_be_told_is_said_and_not_shown(newsroom: Newsroom, tmp_path: Path) -> None:
+    newsroom.add_job("erp", notify={"mail": {"to": [OPS], "on": "failure"}})
+    newsroom.fail("erp")
+    password = tmp_path / "password"
+    password.write_text("gr\u00fcn")
+    with mail_server(logins={"bootpoint": "gr\u00fcn"}) as box:
+        newsroom.mail_post(box, password_file=password).round()
+    (row,) = newsroom.notices()
+    assert (row["state"], row["held_until"]) == ("waiting", None)
+    assert "ASCII letters only" in row["problem"]
+    assert "gr\u00fcn" not in row["problem"]
+
+
 def test_a_password_that_is_missing_here_leaves_the_letter_to_others(newsroom: Newsroom, tmp_path: Path) -> None:
     newsroom.add_job("erp", notify={"mail": {"to": [OPS], "on": "failure"}})
     newsroom.fail("erp")

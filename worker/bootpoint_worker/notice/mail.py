@@ -164,6 +164,9 @@ def _away(server: str) -> Iterator[None]:
     except ssl.SSLCertVerificationError as exc:
         text = f"{server} has a certificate that isn't trusted: {exc.verify_message}"
         raise Undelivered(text, away=True) from exc
+    except UnicodeError as exc:  # its text may show the password
+        text = f"{server} can't be logged in to: user and password may have ASCII letters only"
+        raise Undelivered(text, away=True) from exc
     except (OSError, smtplib.SMTPException) as exc:
         raise Undelivered(f"{server} does not answer: {_cause(exc)}", away=True) from exc
 
