@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import re
+import select
+import socket
+import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bootpoint_common.notice import NoticeSettings
+from bootpoint_common.store import delivery
+from bootpoint_common.store.notice import Channel
 from bootpoint_ops import read
+from bootpoint_worker.notice.undelivered import Undelivered
+from bootpoint_worker.notice.webhook import Webhook
 from tests.service.certificate import make_authority
 from tests.service.fleet import Fleet
 from tests.service.guide import REPOSITORY
@@ -62,6 +72,33 @@ def test_a_request_says_what_run_show_says_and_is_signed(newsroom: Newsroom, sec
     assert body["run"] == shown
     assert body["id"] == request.headers["webhook-id"]
     assert is_signed(request)
+
+
+def test_a_server_that_never_comes_to_an_end_holds_up_nobody_for_long(newsroom: Newsroom) -> None:
+    newsroom.add_job("slow", notify=hook("http://127.0.0.1:1/"))
+    newsroom.fail("slow")
+    with newsroom.database.transaction() as connection:
+        notice = delivery.claim(connection, Channel.WEBHOOK)
+    assert notice is not None
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        slow = replace(notice, address=f"http://127.0.0.1:{server.getsockname()[1]}/")
+        dripping = threading.Thread(target=_drip, args=(server,))
+        dripping.start()
+        with pytest.raises(Undelivered, match="more than 1 s") as caught:
+            Webhook(NoticeSettings(), longest=1.0).send(slow)
+        dripping.join(30.0)
+    assert caught.value.away
+
+
+def _drip(server: socket.socket) -> None:
+    """Answer a byte every 50 ms, until the other side has had enough, or 20 s."""
+    taken, _ = server.accept()
+    with taken, contextlib.suppress(OSError):
+        taken.sendall(b"HTTP/1.1 200 OK\r\nx: ")
+        for _ in range(400):
+            taken.sendall(b"x")
+            if select.select([taken], [], [], 0.05)[0] and not taken.recv(65536):
+                return
 
 
 def test_a_request_that_is_changed_or_sent_again_later_is_found_out(newsroom: Newsroom, secret_file: Path) -> None:

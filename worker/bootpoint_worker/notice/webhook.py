@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import hashlib
 import hmac
 import http.client
 import json
 import os
+import socket
+import ssl
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, Self
 from urllib import request
 from urllib.parse import urlsplit
 
@@ -30,6 +35,10 @@ from .undelivered import Undelivered
 #: Seconds that the other side may take to be reached, and for its answer.
 TIMEOUT = 10.0
 
+#: Seconds that a request may take in all. A timeout is of each wait for bytes: whoever sends one now and then would
+#: hold up all others for as long as it likes.
+LONGEST = 30.0
+
 #: What a secret in the form of Standard Webhooks starts with; base64 follows.
 _ENCODED = "whsec_"
 
@@ -39,15 +48,22 @@ class Webhook:
 
     Args:
         settings: Whose certificates are trusted.
-        timeout: Seconds that the other side may take.
+        timeout: Seconds that the other side may take for each of its answers.
+        longest: Seconds that it may take in all, once it is reached.
         clock: Seconds since 1970, for the time that is signed.
     """
 
     def __init__(
-        self, settings: NoticeSettings, *, timeout: float = TIMEOUT, clock: Callable[[], float] = time.time
+        self,
+        settings: NoticeSettings,
+        *,
+        timeout: float = TIMEOUT,
+        longest: float = LONGEST,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self._authorities = settings.authorities
         self._timeout = timeout
+        self._longest = longest
         self._clock = clock
 
     def check(self) -> None:
@@ -66,18 +82,21 @@ class Webhook:
         """
         where = _origin(notice.address)
         asked = self._request(notice)
+        cut = _Cut(self._longest)
         try:
-            opener = self._opener()
+            opener = self._opener(cut)
         except BootpointError as exc:
             raise Undelivered(exc.message, elsewhere=True) from exc
         try:
-            with opener.open(asked, timeout=self._timeout) as answer:
+            with cut, opener.open(asked, timeout=self._timeout) as answer:
                 status = answer.status
         except (OSError, http.client.HTTPException) as exc:
-            cause = getattr(exc, "reason", None) or exc
+            cause = cut.why or getattr(exc, "reason", None) or exc
             raise Undelivered(f"{where} does not answer: {cause}", away=True) from exc
         except ValueError as exc:
             raise Undelivered(f"{where}: the URL can't be used: {exc}", final=True) from exc
+        if cut.why is not None:  # what came until then may look like an answer
+            raise Undelivered(f"{where} does not answer: {cut.why}", away=True)
         if not 200 <= status < 300:
             more = ", and redirects are not followed" if 300 <= status < 400 else ""
             raise Undelivered(f"{where} answered {status}{more}")
@@ -100,17 +119,93 @@ class Webhook:
         except ValueError as exc:
             raise Undelivered(f"the URL can't be used: {exc}", final=True) from exc
 
-    def _opener(self) -> request.OpenerDirector:
+    def _opener(self, cut: _Cut) -> request.OpenerDirector:
         """Return what knows HTTP and HTTPS, and neither other schemes nor redirects."""
         opener = request.OpenerDirector()
         for handler in (
             request.ProxyHandler(),
-            request.HTTPHandler(),
-            request.HTTPSHandler(context=tls_context(self._authorities)),
+            _Handler(cut),
+            _TlsHandler(cut, context=tls_context(self._authorities)),
             request.UnknownHandler(),
         ):
             opener.add_handler(handler)
         return opener
+
+
+class _Cut:
+    """Ends the connection of a request that takes too long in all; a context, for one request."""
+
+    def __init__(self, seconds: float) -> None:
+        self.why: str | None = None
+        self._seconds = seconds
+        self._held: list[socket.socket] = []
+        self._lock = threading.Lock()
+        self._timer = threading.Timer(seconds, self._end)
+        self._timer.daemon = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+        with self._lock:
+            for held in self._held:
+                held.close()
+            self._held.clear()
+
+    def hold(self, made: socket.socket) -> None:
+        """Begin to count for a connection. Of its socket a copy is held: TLS takes the other one over."""
+        with self._lock:
+            self._held.append(made.dup())
+        self._timer.start()
+
+    def _end(self) -> None:
+        with self._lock, contextlib.suppress(OSError):
+            for held in self._held:
+                self.why = f"it took more than {self._seconds:g} s"
+                held.shutdown(socket.SHUT_RDWR)
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose time is counted from when it stands, before TLS says its first word."""
+
+    cut: _Cut
+
+    def connect(self) -> None:
+        super().connect()
+        self.cut.hold(self.sock)
+
+
+class _TlsConnection(http.client.HTTPSConnection, _Connection):
+    """Likewise: `HTTPSConnection.connect` calls the one above for what is below TLS."""
+
+
+class _Handler(request.HTTPHandler):
+    def __init__(self, cut: _Cut) -> None:
+        super().__init__()
+        self._cut = cut
+
+    def http_open(self, req: request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._connect, req)
+
+    def _connect(self, host: str, /, **more: Any) -> http.client.HTTPConnection:
+        made = _Connection(host, **more)
+        made.cut = self._cut
+        return made
+
+
+class _TlsHandler(request.HTTPSHandler):
+    def __init__(self, cut: _Cut, *, context: ssl.SSLContext) -> None:
+        super().__init__(context=context)
+        self._cut, self._tls = cut, context
+
+    def https_open(self, req: request.Request) -> http.client.HTTPResponse:
+        return self.do_open(self._connect, req)
+
+    def _connect(self, host: str, /, **more: Any) -> http.client.HTTPConnection:
+        made = _TlsConnection(host, context=self._tls, **more)
+        made.cut = self._cut
+        return made
 
 
 def body_of(notice: Notice) -> bytes:
