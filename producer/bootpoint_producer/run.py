@@ -170,8 +170,10 @@ class Run:
             taken, cut = self._hold(paths)
             self._go_on()
         except BaseException:
-            self._let_go()
-            self._stages.resume()
+            try:
+                self._let_go()
+            finally:  # a snapshot that can't be given back is no reason to leave a database paused
+                self._stages.resume()
             raise
         self._stages.after_snapshot(taken.consistency, let_go=self._let_go)
         self._go_on()

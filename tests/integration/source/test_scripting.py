@@ -191,6 +191,19 @@ def test_what_is_paused_goes_on_where_there_is_no_snapshot(here: Here) -> None:
     assert OwedScripts(here.fleet.directory / "agent-erp").all() == []
 
 
+def test_what_is_paused_goes_on_though_the_snapshot_can_not_be_given_back(
+    here: Here, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stuck(_run: agent_run.Run) -> None:
+        raise OSError("the device is busy")
+
+    monkeypatch.setattr(agent_run.Run, "_let_go", stuck)
+    run = here.fleet.run(here.job(**pausing(here, "exit 3")))
+    here.fleet.wait(run, state="failed")
+    here.release()
+    assert (here.point / "state").read_text() == f"resumed by {run.id}\n"
+
+
 def test_an_agent_that_died_runs_what_it_owes_at_its_next_start(here: Here) -> None:
     job = here.job(
         before_snapshot=here.script(f"touch {here.notes}/paused; sleep 300"),
