@@ -173,13 +173,17 @@ class Agent:
         """Run the scripts that a dead agent left to be run, and report them."""
         try:
             for each in owed:
-                result = pay(each, OwedScripts(self._state.directory))
-                if result is not None:
-                    self._link.send(message.Report(run=each.run, scripts=[result]), pool=each.pool)
-        except Exception:  # noqa: BLE001 - the thread's boundary: the agent goes on, and tries at its next start
-            _log.exception("owed script broke off")
+                self._pay_safely(each)
         finally:
             self._turn.release()
+
+    def _pay_safely(self, owed: Owed) -> None:
+        try:
+            result = pay(owed, OwedScripts(self._state.directory))
+            if result is not None:
+                self._link.send(message.Report(run=owed.run, scripts=[result]), pool=owed.pool)
+        except Exception:  # noqa: BLE001 - the others are owed all the same, and this one again at the next start
+            _log.exception("owed script broke off", extra={"run": owed.number})
 
     def _inbox(self) -> None:
         while not self._stop.is_set():

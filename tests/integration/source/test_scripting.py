@@ -20,7 +20,7 @@ from bootpoint_common.store.database import Row
 from bootpoint_common.units import MiB
 from bootpoint_ops import read
 from bootpoint_producer import run as agent_run
-from bootpoint_producer.stage import OwedScripts
+from bootpoint_producer.stage import Owed, OwedScripts
 from bootpoint_producer.trackers.keeper import Cut
 from bootpoint_worker import reaper
 from bootpoint_worker.targets.fake_host import FakeHost
@@ -222,9 +222,13 @@ def test_an_agent_that_died_runs_what_it_owes_at_its_next_start(here: Here) -> N
     (here.notes / "paid").unlink()
     here.fleet.agents["erp"].stop()
     OwedScripts(here.fleet.directory / "agent-erp").keep(owed[0])
+    unreadable = Owed(run=UUID(int=0), number=0, job="old", pool="fake", scripts={"after_snapshot": {"run": 5}})
+    OwedScripts(here.fleet.directory / "agent-erp").keep(unreadable)
     here.fleet.start_agent("erp", [here.disk])
     wait_for(lambda: here.noted("paid"), "the script that is owed")
-    wait_for(lambda: not OwedScripts(here.fleet.directory / "agent-erp").all(), "the debt to be forgotten")
+    left = [unreadable]
+    wait_for(lambda: OwedScripts(here.fleet.directory / "agent-erp").all() == left, "the debt to be forgotten")
+    OwedScripts(here.fleet.directory / "agent-erp").drop(unreadable.run)
 
 
 # --- after the point
