@@ -10,13 +10,17 @@ import contextlib
 import enum
 import os
 import pwd
+import select
 import signal
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO
+
+import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import Script
@@ -92,6 +96,18 @@ class Outcome:
         )
 
 
+class Begun(msgspec.Struct, frozen=True):
+    """A script that runs, for whoever has to end it after its agent died.
+
+    Attributes:
+        group: Its process group, which is the id of its first process.
+        at: When that began, in ticks since the machine's start: another one may have its number by now.
+    """
+
+    group: int
+    at: int
+
+
 def run_script(
     script: Script,
     stage: Stage,
@@ -99,6 +115,7 @@ def run_script(
     *,
     stop: threading.Event | None = None,
     on_stop: Callable[[], None] | None = None,
+    on_start: Callable[[Begun], None] | None = None,
 ) -> Outcome:
     """Run one script to its end.
 
@@ -109,6 +126,7 @@ def run_script(
             ``BOOTPOINT_JOB`` and so on, None becomes empty.
         stop: Ends the script when set.
         on_stop: Called when ``stop`` is set, once; the script then goes on to its end, or its time limit.
+        on_start: Called as soon as it runs; where that fails, it is ended.
 
     Returns:
         How it ended. A program that can't be started is an outcome too: exit code 127 or 126 with the reason.
@@ -128,6 +146,12 @@ def run_script(
         )
     assert process.stdout is not None  # noqa: S101 - it was asked for
     output = _Output(process.stdout)
+    if on_start is not None and (began := _began(process.pid)) is not None:
+        try:
+            on_start(Begun(process.pid, began))
+        except BaseException:
+            _end_group(process)
+            raise
     ended_by = _wait(process, started + script.timeout_seconds, stop, on_stop)
     text = output.text()
     if ended_by:
@@ -204,6 +228,30 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     # Members of the group may have outlived its leader; the group's number is not reused while any lives.
     _signal_group(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def end_orphan(begun: Begun) -> None:
+    """End a script whose agent has died, and all that it started in its process group; nothing where it has ended."""
+    try:
+        process = os.pidfd_open(begun.group)
+    except ProcessLookupError:
+        return
+    try:
+        if _began(begun.group) != begun.at:
+            return
+        for number, seconds in ((signal.SIGTERM, GRACE_SECONDS), (signal.SIGKILL, None)):
+            _signal_group(begun.group, number)
+            select.select([process], [], [], seconds)
+    finally:
+        os.close(process)
+
+
+def _began(process: int) -> int | None:
+    """Return when a process began, in ticks since the machine's start (proc(5): stat, field 22); None: it is gone."""
+    try:
+        return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[19])
+    except (FileNotFoundError, ProcessLookupError):
+        return None
 
 
 def _signal_group(group: int, number: signal.Signals) -> None:

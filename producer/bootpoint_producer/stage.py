@@ -7,7 +7,8 @@
 
 No script runs while a file system is frozen: the first has ended before the freeze, the second begins after the thaw.
 Once `before_snapshot` has begun, `after_snapshot` runs, whatever comes between: a failure of either, of the snapshot,
-the end of the run. It is written down beforehand, so that an agent that died runs it at its next start.
+the end of the run. It is written down beforehand, so that an agent that died runs it at its next start, once it has
+ended what may still be running of the first.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import Script, Scripts, scripts_of
 
-from .script import Outcome, Stage, run_script
+from .script import Begun, Outcome, Stage, end_orphan, run_script
 from .state import replace_file
 
 _log = logging.getLogger(__name__)
@@ -40,6 +41,7 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True):
         job: The job's name.
         pool: Where its result is reported.
         scripts: The job's scripts, as in the job file.
+        before: The script before the snapshot, as soon as it runs.
     """
 
     run: UUID
@@ -47,6 +49,7 @@ class Owed(msgspec.Struct, frozen=True, kw_only=True):
     job: str
     pool: str
     scripts: dict[str, Any]
+    before: Begun | None = None
 
 
 class OwedScripts:
@@ -84,6 +87,9 @@ class OwedScripts:
 
 def pay(owed: Owed, scripts: OwedScripts) -> message.ScriptResult | None:
     """Run what an agent that died still owes; return how it ended, None where the job has no such script."""
+    if owed.before is not None:
+        # It would pause once more what now goes on.
+        end_orphan(owed.before)
     script = scripts_of(owed.scripts).after_snapshot
     result = None
     if script is not None:
@@ -142,13 +148,17 @@ class Stages:
         script = self._scripts.before_snapshot
         if script is None:
             return
-        if self._scripts.after_snapshot is not None:
-            order = self._order
-            self._owed.keep(
-                Owed(run=order.run, number=order.number, job=order.job, pool=order.pool, scripts=order.scripts)
-            )
-            self._owing = True
-        self._run(script, Stage.BEFORE_SNAPSHOT, stop=self._over)
+        self._run(script, Stage.BEFORE_SNAPSHOT, stop=self._over, on_start=self._owe())
+
+    def _owe(self) -> Callable[[Begun], None] | None:
+        """Write down that the script after the snapshot is owed; return what notes which one is to end before it."""
+        if self._scripts.after_snapshot is None:
+            return None
+        order = self._order
+        owed = Owed(run=order.run, number=order.number, job=order.job, pool=order.pool, scripts=order.scripts)
+        self._owed.keep(owed)
+        self._owing = True
+        return lambda begun: self._owed.keep(msgspec.structs.replace(owed, before=begun))
 
     def after_snapshot(self, reached: str, *, let_go: Callable[[], None]) -> None:
         """Run the script after the snapshot to its end, even if the run ends meanwhile: something may be paused.
@@ -202,9 +212,10 @@ class Stages:
         *,
         stop: threading.Event | None = None,
         on_stop: Callable[[], None] | None = None,
+        on_start: Callable[[Begun], None] | None = None,
     ) -> None:
         told = {"job": self._order.job, "run": self._order.number, "point": point, "consistency": reached}
-        outcome = run_script(script, stage, told, stop=stop, on_stop=on_stop)
+        outcome = run_script(script, stage, told, stop=stop, on_stop=on_stop, on_start=on_start)
         self.results.append(_result(outcome))
         failure = outcome.failure(script)
         if failure is not None and script.abort and not outcome.stopped:
