@@ -5,10 +5,10 @@ Events are for ever. What scripts of a run wrote is not: it may hold anything, a
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 from bootpoint_common.store import history, outcome
-from bootpoint_common.store.database import Database
+from bootpoint_common.store.database import Database, present
 
 #: Seconds between two looks.
 LOOK_SECONDS = 60.0
@@ -25,10 +25,10 @@ def tend(database: Database, now: datetime | None = None) -> None:
 
     Args:
         database: The truth.
-        now: The present instant; None: as this machine's clock has it.
+        now: The present instant; None: as the database's clock has it.
     """
-    at = now or datetime.now(UTC)
     with database.transaction() as connection:
+        at = now or present(connection)
         history.count_hours(connection, at)
         history.set_milestones(connection, at)
     while True:

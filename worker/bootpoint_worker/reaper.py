@@ -6,14 +6,13 @@ The broker may lose every task, and every worker may die: what a row says is to 
 from __future__ import annotations
 
 import logging
-from datetime import UTC, datetime
 from uuid import UUID
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import kept, line, outbox, point, trash
 from bootpoint_common.store import run as runs
 from bootpoint_common.store import trial as trials
-from bootpoint_common.store.database import Connection, Row, one, rows, run
+from bootpoint_common.store.database import Connection, Row, one, present, rows, run
 from bootpoint_common.store.point import State
 
 from . import bootcheck, inventory
@@ -58,7 +57,7 @@ def reap(context: Context) -> None:
         inventory.refresh(connection)
         request_missing(connection)
         trials.enqueue(connection, RESEND_SECONDS)
-        trash.enqueue(connection, datetime.now(UTC), RESEND_SECONDS)
+        trash.enqueue(connection, present(connection), RESEND_SECONDS)
         bootcheck.attend(connection)
         suspects = rows(connection, _SUSPECTS, SILENT_SECONDS, STALLED_SECONDS)
         ended = rows(connection, _LEFT_STREAMS, RESEND_SECONDS)

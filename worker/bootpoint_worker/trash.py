@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 from contextlib import nullcontext
-from datetime import UTC, datetime
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Fenced
 from bootpoint_common.store import event, host
 from bootpoint_common.store import trash as deleted
 from bootpoint_common.store.claim import Claim, check, claim
+from bootpoint_common.store.database import present
 from bootpoint_common.store.trash import Deleted
 
 from .context import Context
@@ -58,7 +58,7 @@ def _step(context: Context, held: Claim, row: Deleted) -> None:
     with context.database.transaction() as connection:
         check(connection, "trash", row.id, held.number)
         if row.state == "moving":
-            until = deleted.rest(connection, row.id, at=datetime.now(UTC))
+            until = deleted.rest(connection, row.id, at=present(connection))
             text = f"{replica.vm_name} rests in the trash of {row.host} until {until:%Y-%m-%d %H:%M} UTC"
             kind = "replica_in_trash"
         else:

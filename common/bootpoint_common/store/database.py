@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from typing import Any
 
 import psycopg
@@ -89,6 +90,12 @@ class Database:
 def one(connection: Connection, query: str, *arguments: object) -> Row | None:
     """Return the first row of a query, or None."""
     return connection.execute(query.encode(), arguments).fetchone()
+
+
+def present(connection: Connection) -> datetime:
+    """Return the instant at which the transaction began, by the clock of the database: processes may be wrong."""
+    found: datetime = one_row(connection, "SELECT now() AS now")["now"]
+    return found
 
 
 def one_row(connection: Connection, query: str, *arguments: object) -> Row:
