@@ -21,6 +21,7 @@ from bootpoint_common.units import GRAIN, KiB, MiB
 from bootpoint_producer.limit import LOOK_SECONDS, Metered, RunLimits
 from bootpoint_producer.priority import Priority, io_priority
 from bootpoint_producer.sources import open_source
+from tests.service.component import need
 from tests.service.load import Load
 
 ALL = 1 << 60
@@ -207,8 +208,8 @@ def nice_of(thread: int) -> int:
     return int(Path(f"/proc/self/task/{thread}/stat").read_text().rpartition(")")[2].split()[16])
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may take a priority back")
 def test_each_thread_stands_back_by_itself_and_the_process_does_not() -> None:
+    need("root")
     own = nice_of(os.getpid())
     priority = Priority(own + 3)
 

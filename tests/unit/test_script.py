@@ -14,6 +14,7 @@ import pytest
 from bootpoint_common.errors import Code, FatalError
 from bootpoint_common.job import Script
 from bootpoint_producer.script import OUTPUT_LIMIT, Outcome, Stage, run_script
+from tests.service.component import need
 
 TOLD = {"job": "erp", "run": 4711, "point": None, "consistency": "fs"}
 
@@ -138,8 +139,8 @@ def test_program_that_cannot_start_says_why(script: Script, code: int, reason: s
     assert reason in outcome.output
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may run a program as somebody else")
 def test_script_runs_as_its_user() -> None:
+    need("root")
     outcome = run_script(shell("id -un; id -Gn; pwd; echo $HOME", user="nobody"), Stage.AFTER_SNAPSHOT, TOLD)
     assert outcome.output.splitlines() == ["nobody", "nogroup", "/", "/nonexistent"]
 
