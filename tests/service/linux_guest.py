@@ -200,6 +200,17 @@ def linux_guest(
         control.unlink()
     command = _command(directory, tree, files, kernel)
     server = Server(command, log=directory / "qemu.log")
+    with talking(server, control, output=output, console=console) as guest:
+        yield guest
+
+
+@contextmanager
+def talking(server: Server, control: Path, *, output: Path, console: Path) -> Iterator[LinuxGuest]:
+    """Start a guest's qemu, wait until its harness is ready, and end it for certain.
+
+    Raises:
+        GuestError: It did not start.
+    """
     client = socket.socket(socket.AF_UNIX)
 
     def connected() -> bool:

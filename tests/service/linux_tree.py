@@ -11,7 +11,7 @@ import py_compile
 import re
 import shutil
 import sys
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from importlib.metadata import distribution, requires
 from pathlib import Path
@@ -81,29 +81,54 @@ done
 """
 
 
-def linux_tree() -> Path:
-    """Return the disk of Debian's packages, made now (minutes) if it isn't in the cache; its tree lies beside it."""
+def kept(name: str, recipe: object, make: Callable[[Path], None]) -> Path:
+    """Return a disk of the cache, made now (minutes) if it isn't there.
+
+    Args:
+        name: What it is, such as ``guest-linux``.
+        recipe: What it is made of; another recipe is another disk.
+        make: Makes it; it is there when it is complete.
+    """
     cache = cache_directory()
-    recipe = hashlib.sha256(repr((SUITE, _PACKAGES, _EXCLUDED)).encode()).hexdigest()[:12]
-    disk = cache / f"guest-linux-{recipe}.ext4"
+    disk = cache / f"{name}-{hashlib.sha256(repr(recipe).encode()).hexdigest()[:12]}.ext4"
     cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "guest-linux.lock").open("w") as lock:
+    with (cache / f"{name}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not disk.exists():
-            _make_tree(disk)
+            make(disk)
     return disk
 
 
-def _make_tree(disk: Path) -> None:
+def debian(disk: Path, packages: Collection[str], excluded: Collection[str]) -> tuple[Path, Path]:
+    """Make a tree of Debian's packages with an empty ``/dev``.
+
+    Args:
+        disk: The disk that it is to become.
+        packages: Its packages beside the essential ones.
+        excluded: Patterns of files that are left out.
+
+    Returns:
+        Where it lies, and what it has to be called once it is complete.
+    """
     unfinished, tree = disk.with_suffix(".unfinished"), disk.with_suffix("")
     for path in (unfinished, tree):
         shutil.rmtree(path, ignore_errors=True)
     options = ["--mode=root", "--format=directory", "--variant=essential", "--aptopt=Apt::Install-Recommends false"]
-    options += ["--aptopt=Acquire::Retries 3", *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED)]
-    run_tool(["mmdebstrap", *options, f"--include={','.join(_PACKAGES)}", SUITE, str(unfinished), mirror()])
+    options += ["--aptopt=Acquire::Retries 3", *(f"--dpkgopt=path-exclude={pattern}" for pattern in excluded)]
+    run_tool(["mmdebstrap", *options, f"--include={','.join(packages)}", SUITE, str(unfinished), mirror()])
     shutil.rmtree(unfinished / "dev")
-    (unfinished / "dev").mkdir()
-    (unfinished / "checkout").mkdir()
+    for name in ("dev", "checkout", "packages"):
+        (unfinished / name).mkdir()
+    return unfinished, tree
+
+
+def linux_tree() -> Path:
+    """Return the disk of Debian's packages, made now (minutes) if it isn't in the cache; its tree lies beside it."""
+    return kept("guest-linux", (SUITE, _PACKAGES, _EXCLUDED), _make_tree)
+
+
+def _make_tree(disk: Path) -> None:
+    unfinished, tree = debian(disk, _PACKAGES, _EXCLUDED)
     for initrd in (unfinished / "boot").glob("initrd*"):
         initrd.unlink()
     unfinished.rename(tree)

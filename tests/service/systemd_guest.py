@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bootpoint_ops.guest_tree import run_tool
-from tests.service.linux_guest import BOOT, LinuxGuest
+from tests.service.linux_guest import LinuxGuest, talking
 from tests.service.linux_tree import make_checkout, make_initramfs, own_kernel, packages_disk
 from tests.service.process import Server
 from tests.service.systemd_tree import DRIVERS, INIT, systemd_tree
@@ -70,21 +70,8 @@ class SystemdMachine:
         for name in ("control", "qmp"):
             (self._directory / name).unlink(missing_ok=True)
         server = Server(self._command(output, console), log=self._directory / "qemu.log")
-        client = socket.socket(socket.AF_UNIX)
-
-        def connected() -> bool:
-            client.connect(os.path.relpath(self._directory / "control"))
-            return True
-
-        try:
-            server.start(connected, "qemu")
-            guest = LinuxGuest(server=server, control=client, output=output, console=console)
-            while guest.line("the guest's start", BOOT) != "ready":
-                pass
+        with talking(server, self._directory / "control", output=output, console=console) as guest:
             yield guest
-        finally:
-            client.close()
-            server.kill()
 
     def cut_the_link(self) -> None:
         """Pull the network cable, at this instant."""

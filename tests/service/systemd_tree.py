@@ -6,15 +6,12 @@ checkout's code, and a service that runs scripts as in `linux_tree`, through the
 
 from __future__ import annotations
 
-import fcntl
-import hashlib
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 from bootpoint_common.units import MiB
-from bootpoint_ops.guest_tree import SUITE, cache_directory, mirror, run_tool
-from tests.service.linux_tree import make_disk
+from bootpoint_ops.guest_tree import SUITE, run_tool
+from tests.service.linux_tree import debian, kept, make_disk
 
 #: Packages of the guest: systemd with its network, what the agent runs, and nothing that would start by itself.
 _PACKAGES = (
@@ -112,27 +109,11 @@ _ENABLED = ("harness.service", "systemd-networkd.service", "systemd-networkd-wai
 
 def systemd_tree() -> Path:
     """Return the disk of the tree, made now (minutes) if it isn't in the cache; its tree lies beside it."""
-    cache = cache_directory()
-    recipe = repr((SUITE, _PACKAGES, _EXCLUDED, sorted(_FILES.items()), _ENABLED))
-    disk = cache / f"guest-systemd-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.ext4"
-    cache.mkdir(parents=True, exist_ok=True)
-    with (cache / "guest-systemd.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not disk.exists():
-            _make_tree(disk)
-    return disk
+    return kept("guest-systemd", (SUITE, _PACKAGES, _EXCLUDED, sorted(_FILES.items()), _ENABLED), _make_tree)
 
 
 def _make_tree(disk: Path) -> None:
-    unfinished, tree = disk.with_suffix(".unfinished"), disk.with_suffix("")
-    for path in (unfinished, tree):
-        shutil.rmtree(path, ignore_errors=True)
-    options = ["--mode=root", "--format=directory", "--variant=essential", "--aptopt=Apt::Install-Recommends false"]
-    options += ["--aptopt=Acquire::Retries 3", *(f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED)]
-    run_tool(["mmdebstrap", *options, f"--include={','.join(_PACKAGES)}", SUITE, str(unfinished), mirror()])
-    shutil.rmtree(unfinished / "dev")
-    for name in ("dev", "checkout", "packages"):
-        (unfinished / name).mkdir()
+    unfinished, tree = debian(disk, _PACKAGES, _EXCLUDED)
     for name, content in _FILES.items():
         file = unfinished / name
         file.parent.mkdir(parents=True, exist_ok=True)
