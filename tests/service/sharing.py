@@ -5,7 +5,7 @@ from __future__ import annotations
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import due as dues
 from bootpoint_common.store import run as runs
-from bootpoint_common.store.database import Connection, one_row, rows
+from bootpoint_common.store.database import Connection, present, rows
 from bootpoint_common.store.due import Kind
 from tests.service.fleet import Fleet
 from tests.service.process import wait_for
@@ -47,7 +47,7 @@ def share_places(installation: Fleet, count: int) -> None:
 
 
 def _be_due(connection: Connection, made: dict[str, int]) -> None:
-    now = one_row(connection, "SELECT now() AS now")["now"]
+    now = present(connection)
     for job_id in made.values():
         dues.plan(connection, job_id)
         dues.put(connection, job_id, Kind.SCHEDULE, now)

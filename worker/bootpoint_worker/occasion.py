@@ -12,7 +12,7 @@ from bootpoint_common.job import RunRules, read_json
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store import event, source_event
 from bootpoint_common.store.agent import Agent
-from bootpoint_common.store.database import Connection, one_row
+from bootpoint_common.store.database import Connection, present
 from bootpoint_common.store.source_event import Kind, SourceEvent
 
 from .refusal import Refusals
@@ -87,7 +87,7 @@ def take(connection: Connection, said: Said, *, at: datetime | None = None) -> O
         raise error(Code.NO_SUCH_AGENT, f"there is no agent {said.source}", key="source", value=said.source)
     if found.revoked_at is not None:
         raise error(Code.AGENT_REVOKED, f"the key of agent {said.source} was revoked", value=said.source)
-    now = at or one_row(connection, "SELECT now() AS now")["now"]
+    now = at or present(connection)
     last = source_event.newest(connection, found.id)
     if last is not None and last.kind is said.kind and now - last.at < timedelta(seconds=MERGE_SECONDS):
         return _repeated(connection, said, last)

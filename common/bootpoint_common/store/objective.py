@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from bootpoint_common.units import format_duration
 
 from . import event
-from .database import Connection, Row, one_row, rows, run
+from .database import Connection, Row, one_row, present, rows, run
 
 #: Advisory lock of who looks ("objectiv" as a number).
 _LOCK = 0x6F626A6563746976
@@ -75,7 +75,7 @@ def review(connection: Connection, at: datetime | None = None, *, limit: int = 2
     """
     if not one_row(connection, "SELECT pg_try_advisory_xact_lock(%s) AS mine", _LOCK)["mine"]:
         return False
-    moment = at or one_row(connection, "SELECT now() AS now")["now"]
+    moment = at or present(connection)
     run(connection, _REST, list(_RESTING))
     new = rows(connection, _NEW, moment, list(_RESTING), limit)
     for row in new:

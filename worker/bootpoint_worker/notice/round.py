@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from bootpoint_common.notice import NoticeSettings
 from bootpoint_common.store import delivery, digest, objective
-from bootpoint_common.store.database import Database, one_row
+from bootpoint_common.store.database import Database, present
 from bootpoint_common.store.notice import Channel
 
 from .mail import Mail
@@ -72,7 +72,7 @@ def look(database: Database, settings: NoticeSettings, worker: str, at: datetime
     more = True
     while more:
         with database.transaction() as connection:
-            moment = at or one_row(connection, "SELECT now() AS now")["now"]
+            moment = at or present(connection)
             more = objective.review(connection, moment)
     reached = None if settings.mail is None or settings.digest is None else settings.digest.reached(moment)
     if reached is not None:

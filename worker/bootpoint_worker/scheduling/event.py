@@ -9,7 +9,7 @@ from bootpoint_common.store import due as dues
 from bootpoint_common.store import event as history
 from bootpoint_common.store import run as runs
 from bootpoint_common.store import start as making
-from bootpoint_common.store.database import Connection, Row, one, one_row, run
+from bootpoint_common.store.database import Connection, Row, one, present, run
 from bootpoint_common.store.due import Kind
 from bootpoint_common.store.run import Run
 
@@ -53,7 +53,7 @@ def start(
         text = f"no run for the {event}: job {job['name']} is disabled or paused"
         history.record(connection, "event_dropped", text, actor=actor, origin=origin, job=job["name"])
         return None
-    now = one_row(connection, "SELECT now() AS now")["now"]
+    now = present(connection)
     until = None if deadline_seconds is None else now + timedelta(seconds=deadline_seconds * PLACE_SHARE)
     wanted = making.Wanted(
         job_id=job_id,

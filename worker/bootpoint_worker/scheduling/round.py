@@ -15,7 +15,7 @@ from typing import Any
 from bootpoint_common.errors import Code
 from bootpoint_common.store import due as dues
 from bootpoint_common.store import event
-from bootpoint_common.store.database import Connection, Database, one_row, run
+from bootpoint_common.store.database import Connection, Database, present, run
 from bootpoint_common.store.due import Due, Kind
 from bootpoint_common.store.start import Skipped, Wanted, skip, start
 
@@ -58,7 +58,7 @@ def attend(
     """
     with database.transaction() as connection:
         be_quick(connection)
-        at = now or one_row(connection, "SELECT now() AS now")["now"]
+        at = now or present(connection)
         done = dues.end_pauses(connection, at)
         done += dues.plan_new(connection, at, BATCH)
     with database.transaction() as connection:
