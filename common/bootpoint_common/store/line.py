@@ -31,6 +31,8 @@ ORDER = "{0}.last_breath DESC, {0}.due_at, {0}.id"
 #: Runs that have places, or the promise of them.
 _HOLDS = "({0}.state = 'running' OR ({0}.state = 'waiting' AND {0}.enqueued_at IS NOT NULL))"
 
+# `chosen` is materialized as well: before statistics know of a line that has just grown, the planner would work it out
+# again for each run of the line, and ten thousand runs take 15 s.
 _ADMIT = f"""
 WITH holding AS MATERIALIZED (
     SELECT r.uid, r.agent_id FROM run r WHERE {_HOLDS.format("r")}
@@ -46,7 +48,7 @@ WITH holding AS MATERIALIZED (
 ), placed AS (
     SELECT l.uid, row_number() OVER (PARTITION BY t.host_id ORDER BY {ORDER.format("l")}) <= f.places AS promised
     FROM line l JOIN run_target t ON t.run_uid = l.uid JOIN free f ON f.host_id = t.host_id
-), chosen AS (
+), chosen AS MATERIALIZED (
     SELECT uid FROM placed GROUP BY uid HAVING bool_and(promised)
 )
 UPDATE run SET enqueued_at = now(), look_at = NULL FROM chosen
