@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,7 +16,7 @@ from bootpoint_common.store import kept, reference, verification
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
-from bootpoint_worker import consolidation
+from bootpoint_worker import admission, consolidation
 from bootpoint_worker.replica import replica_of
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.fake import FakeHost, connect
@@ -210,7 +211,9 @@ def test_at_the_hosts_limit_a_run_waits_until_a_point_has_gone(
     assert row["line"].startswith("waits for the consolidation of V")
     assert len(machine.snapshots.read_text().splitlines()) == 4
     pause.release()
+    released = time.monotonic()
     installation.wait(run)
+    assert time.monotonic() - released < admission.MERGE_SECONDS / 2  # the merge's end brought it back
     machine.contents[installation.points(machine.job)[-1].id] = machine.disk.read_bytes()
     machine.settled(4)
     machine.check()

@@ -409,8 +409,9 @@ def test_what_waits_for_something_else_is_passed_over_and_keeps_its_place(site: 
     assert promised(site) == ["next"]
     assert shown(site, "merging") == "place 1 of 2 in the line: waits for the consolidation of V1 on a"
     free(site, "next")
+    assert promised(site) == []
     with site.database.transaction() as connection:
-        execute(connection, "UPDATE run SET look_at = now() WHERE job_name = 'merging'")
+        line.look_again(connection, one_row(connection, "SELECT id FROM replica WHERE job_name = 'merging'")["id"])
     assert promised(site) == ["merging"]
 
 

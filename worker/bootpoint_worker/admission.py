@@ -36,6 +36,10 @@ START_WITHIN = 600.0
 #: Seconds until a run is looked at again that waits for something else than a place.
 AGAIN_SECONDS = 2.0
 
+#: Likewise for a merge, whose end brings the run back at once. Each look takes a place for its time: looked at as often
+#: as others, dozens of runs that wait for merges would leave no place to those behind them.
+MERGE_SECONDS = 15.0
+
 
 def prepare(context: Context, run_uid: UUID) -> None:
     """Admit a waiting run, let it wait on, or let it fail by name before the source is touched."""
@@ -56,7 +60,7 @@ def prepare(context: Context, run_uid: UUID) -> None:
         for replica, _why in waits:
             outbox.task(connection, replica.pool, "consolidate", replica.id)
         if waits:
-            _wait(connection, run_uid, waits[0][1] or "")
+            _wait(connection, run_uid, waits[0][1] or "", seconds=MERGE_SECONDS)
         else:
             _begin(connection, run_uid, dict(zip((replica.id for replica in replicas), plans, strict=True)))
 
@@ -85,7 +89,8 @@ def _begin(connection: Connection, run_uid: UUID, plans: dict[UUID, Plan]) -> No
         return
     for target in merging:
         if target["consolidating"] is not None:
-            _wait(connection, run_uid, waiting_line(connection, target["consolidating"], target["host"]))
+            why = waiting_line(connection, target["consolidating"], target["host"])
+            _wait(connection, run_uid, why, seconds=MERGE_SECONDS)
             return
     for on in hosts:
         taken = one_row(
@@ -130,8 +135,8 @@ def _largest(plans: Iterable[Plan]) -> Plan:
     return max(plans, key=lambda plan: (plan.kind == "full", plan.changed_bytes or 0))
 
 
-def _wait(connection: Connection, run_uid: UUID, why: str) -> None:
-    line.put_back(connection, run_uid, why, seconds=AGAIN_SECONDS)
+def _wait(connection: Connection, run_uid: UUID, why: str, *, seconds: float = AGAIN_SECONDS) -> None:
+    line.put_back(connection, run_uid, why, seconds=seconds)
 
 
 def admit(database: Database) -> int:

@@ -19,7 +19,7 @@ from dataclasses import replace
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, Fenced
-from bootpoint_common.store import event, host, kept, outbox
+from bootpoint_common.store import event, host, kept, line, outbox
 from bootpoint_common.store.claim import Claim, check, claim
 from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.kept import Kept
@@ -99,6 +99,7 @@ def _consolidate(context: Context, held: Claim, replica_id: UUID, in_use: set[UU
         _lock(connection, held, found, chosen.id, successor.point_id)
         _merged(connection, found, chosen, successor, seconds)
         after(connection, found.id, most=most)
+        line.look_again(connection, found.id)
         return not kept.run_waits(connection, found.id)
 
 
@@ -233,6 +234,7 @@ def _failed(context: Context, held: Claim, found: kept.Replica, chosen: Kept, pr
         _lock(connection, held, found, chosen.id)
         if not begun:
             kept.give_back(connection, found.id)
+            line.look_again(connection, found.id)
         if kept.waits_for(connection, found.id, chosen.name, code, problem.message):
             event.record(
                 connection,

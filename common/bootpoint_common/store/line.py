@@ -94,6 +94,17 @@ def put_back(connection: Connection, uid: UUID, why: str, *, seconds: float) -> 
     )
 
 
+def look_again(connection: Connection, replica_id: UUID) -> None:
+    """Bring the runs that write to a replica back at once: what they were passed over for may be over."""
+    run(
+        connection,
+        # The line is written too, which wakes whoever makes promises.
+        "UPDATE run SET look_at = NULL, line = run.line FROM run_target t WHERE t.run_uid = run.uid"
+        " AND t.replica_id = %s AND run.state = 'waiting' AND run.look_at IS NOT NULL",
+        replica_id,
+    )
+
+
 def withdraw(connection: Connection) -> None:
     """Take back the promises that no worker came for."""
     run(
