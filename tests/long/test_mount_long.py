@@ -34,7 +34,7 @@ SYSTEM = {
     "etc/os-release": 'ID=debian\nVERSION_ID="12"\nPRETTY_NAME="Debian"\n',
     "etc/debian_version": "12.5\n",
     "etc/fstab": "LABEL=root / ext4 defaults 0 1\nLABEL=data /srv/data ext4 ro 0 2\n"
-    "LABEL=data /a;!touch\\040/tmp/x ext4 ro 0 2\n",
+    "LABEL=data /a;!touch\\040/tmp/bootpoint-was-here ext4 ro 0 2\n",
     "etc/known": "known\n",
     "bin/sh": "",
     "srv/data/.keep": "",
@@ -191,7 +191,7 @@ def test_an_operating_system_is_shown_as_it_mounts_itself(protected: Protected, 
     assert (here.at / "etc/known").read_text() == "known\n"
     assert (here.at / "srv/data/known").read_text() == "known\n"
     check_hostile(here.at)
-    assert not Path("/tmp/x").exists()
+    assert not Path("/tmp/bootpoint-was-here").exists()
     # The holder is killed: what it held ends with it, but for the dead mount, and umount takes that away.
     os.kill(here.holder(), signal.SIGKILL)
     wait_for(lambda: servers_in(protected.storage) == [], "the server on the host to end")

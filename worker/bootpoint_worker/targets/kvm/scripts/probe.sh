@@ -6,7 +6,12 @@ echo "qemu-img $(qemu-img --version 2>/dev/null | head -n 1)"
 for bridge in /sys/class/net/*/bridge; do
   [ -e "$bridge" ] || continue
   bridge=${bridge%/bridge}
-  echo "bridge ${bridge##*/}"
+  bridge=${bridge##*/}
+  case $bridge in
+    # Container engines make and remove these as they like: no standby belongs there.
+    docker[0-9]* | podman[0-9]* | cni[0-9]* | cni-podman[0-9]*) continue ;;
+  esac
+  expr "x$bridge" : 'xbr-[0-9a-f]\{12\}$' >/dev/null || echo "bridge $bridge"
 done
 for directory; do
   # Block size, blocks, free blocks for us.
