@@ -69,6 +69,11 @@ def test_wrong_words_exit_with_2(call: Call, words: tuple[str, ...]) -> None:
     assert (result.exit_code, error_of(result)["code"]) == (2, "spec_invalid")
 
 
+def test_a_name_that_is_no_utf_8_is_a_usage_error(call: Call) -> None:
+    result = call("job", "show", "caf\udce9", "-o", "json")
+    assert (result.exit_code, error_of(result)["value"]) == (2, "caf\\udce9")
+
+
 def test_without_up_and_without_a_database_the_way_out_is_named(tmp_path: Path) -> None:
     state = {"BOOTPOINT_STATE": str(tmp_path), "BOOTPOINT_DATABASE_URL": ""}
     result = CliRunner().invoke(main, ["job", "list", "-o", "json"], env=state)

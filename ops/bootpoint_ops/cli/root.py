@@ -61,6 +61,12 @@ class Root(click.Group):
         except click.ClickException as wrong:
             complain(usage(wrong), as_json=_wants_json(session, words))
             code = 2
+        except UnicodeEncodeError:
+            odd = [word for word in words if not _is_text(word)]
+            if not odd:
+                raise
+            complain(_not_text(odd[0]), as_json=_wants_json(session, words))
+            code = 2
         except (psycopg.Error, PoolTimeout) as away:
             complain(_database_problem(away), as_json=_wants_json(session, words))
             code = 1
@@ -77,6 +83,20 @@ def _wants_json(session: Session, words: Sequence[str]) -> bool:
     return any(
         (one in ("-o", "--output") and two == "json") or one in ("-ojson", "--output=json") for one, two in pairs
     )
+
+
+def _is_text(word: str) -> bool:
+    """Say whether an argument is UTF-8: bytes that aren't come as surrogates (PEP 383), which the database refuses."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _not_text(word: str) -> BootpointError:
+    shown = word.encode("utf-8", "backslashreplace").decode()
+    return error(Code.SPEC_INVALID, f"{shown} is not UTF-8", value=shown, hint="type it again, in a UTF-8 terminal")
 
 
 def _database_problem(away: Exception) -> BootpointError:
