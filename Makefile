@@ -46,8 +46,9 @@ mutants: setup ## break the code on purpose, patch by patch: a named test must f
 bench: setup ## measure against nbdcopy and rsync; prints the table of docs/benchmarks.md
 	@$(ROOT) $(BIN)/python -m tests.bench $(BENCH_ARGS)
 
-docs: setup ## generate docs/codes.md
+docs: setup ## generate docs/codes.md and docs/metrics.md
 	@$(BIN)/python -m bootpoint_ops.code_page > docs/codes.md.new && mv docs/codes.md.new docs/codes.md
+	@$(BIN)/python -m bootpoint_ops.metric_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 clean: ## remove what can be made again (.venv and caches)
 	@$(ROOT) rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

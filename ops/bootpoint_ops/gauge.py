@@ -1,67 +1,23 @@
-"""Metrics of what only the database knows, read when Prometheus asks: right whatever process did the work.
-
-One process of an installation serves them: the scheduler, or `bootpoint up`.
-"""
+"""Metrics of the whole installation, as prometheus-client has them: what rows say, and what all processes counted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
+from itertools import product
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
 
-from bootpoint_common.metric import PREFIX, RUN_SECONDS, STATE_COUNTS, STATE_GAUGES
-from bootpoint_common.store.database import Connection, Database, rows
+from bootpoint_common.metric import COUNTS, SAMPLE_MISSES, Kind, Metric
+from bootpoint_common.store import count, gauge
+from bootpoint_common.store.database import Database
 
-#: One query for each gauge: its labels in the order of `STATE_GAUGES`, then the value. What has no value has no row.
-_QUERIES: dict[str, str] = {
-    "newest_point_age_seconds": """
-        SELECT y.job_name, h.name, extract(epoch FROM now() - p.instant) AS value
-        FROM replica y JOIN host h ON h.id = y.host_id JOIN boot_point p ON p.id = y.head
-        WHERE y.state <> 'detached'""",
-    "newest_bootable_point_age_seconds": """
-        SELECT y.job_name, h.name, extract(epoch FROM now() - max(p.instant)) AS value
-        FROM replica y JOIN host h ON h.id = y.host_id JOIN boot_point p ON p.replica_id = y.id
-        WHERE y.state <> 'detached' AND p.state = 'committed' AND p.consolidated_at IS NULL
-            AND p.boot->>'verdict' = 'boots' GROUP BY y.id, h.name""",
-    "objective_seconds": """
-        SELECT name, kind, value FROM v_job, LATERAL jsonb_each_text(objective_seconds) AS o(kind, value)
-        WHERE value IS NOT NULL""",
-    "runs_waiting": "SELECT count(*) AS value FROM run WHERE state = 'waiting'",
-    "open_points": """
-        SELECT h.name, count(p.id) AS value FROM host h LEFT JOIN replica y ON y.host_id = h.id
-        LEFT JOIN boot_point p ON p.replica_id = y.id AND p.state NOT IN ('committed', 'aborted') GROUP BY h.name""",
-    "points": """
-        SELECT y.job_name, h.name, count(p.id) AS value FROM replica y JOIN host h ON h.id = y.host_id
-        LEFT JOIN boot_point p ON p.replica_id = y.id AND p.state = 'committed' AND p.consolidated_at IS NULL
-        WHERE y.state <> 'detached'
-        GROUP BY y.id, h.name""",
-    "outbox_pending": "SELECT count(*) AS value FROM outbox",
-    "outbox_lag_seconds": """
-        SELECT coalesce(extract(epoch FROM now() - min(not_before)), 0) AS value FROM outbox
-        WHERE not_before <= now()""",
-    "notices_pending": """
-        SELECT c AS channel, count(n.id) AS value FROM unnest(ARRAY['mail', 'webhook']) AS c
-        LEFT JOIN notification n ON n.channel = c AND n.state = 'waiting' GROUP BY c""",
-    "agent_last_seen_seconds": """
-        SELECT name, extract(epoch FROM now() - last_seen_at) AS value FROM agent WHERE last_seen_at IS NOT NULL""",
-    "target_free_bytes": """
-        SELECT h.name, s->>'name' AS storage, (s->>'free_bytes')::bigint AS value
-        FROM host h, LATERAL jsonb_array_elements(h.info->'storages') AS s""",
-    "target_size_bytes": """
-        SELECT h.name, s->>'name' AS storage, (s->>'size_bytes')::bigint AS value
-        FROM host h, LATERAL jsonb_array_elements(h.info->'storages') AS s""",
-    "retention_blocked": """
-        SELECT y.job_name, h.name, y.retention_blocked::integer AS value FROM replica y JOIN host h ON h.id = y.host_id
-        WHERE y.state <> 'detached'""",
-    "unprotected_disks": """
-        SELECT name, (SELECT count(*) FROM unprotected_disks(agent.id)) AS value FROM agent
-        WHERE inventory IS NOT NULL AND revoked_at IS NULL""",
-}
+#: Values by those of a metric's labels.
+Series = Mapping[tuple[str, ...], float]
 
 
-class StateCollector(Collector):
-    """Reads the gauges and the counts of runs from the database at each scrape.
+class StateCollector:
+    """Reads all metrics of the installation from the database.
 
     Args:
         database: The truth.
@@ -70,48 +26,45 @@ class StateCollector(Collector):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def describe(self) -> Iterable[Metric]:
-        """Name nothing beforehand: registering must not ask the database."""
-        return []
+    def collect(self) -> Iterator[Family]:
+        """Yield every metric that something is known of, all as of one instant."""
+        with self._database.snapshot() as connection:
+            gauges, sums, agents = gauge.read(connection), count.sums(connection), gauge.agents(connection)
+        for metric, found in gauges.items():
+            yield _gauge(metric, found)
+        for metric in COUNTS:
+            counted = sums.get(metric.name, {})
+            if metric.kind is Kind.HISTOGRAM:
+                yield _histogram(metric, counted)
+            else:
+                nothing = [(name,) for name in agents] if metric is SAMPLE_MISSES else _closed(metric)
+                yield _counter(metric, {**dict.fromkeys(nothing, 0.0), **counted})
 
-    def collect(self) -> Iterator[Metric]:
-        """Yield every family that the database has values for."""
-        with self._database.transaction() as connection:
-            for name, query in _QUERIES.items():
-                yield _gauge(connection, name, query)
-            yield _runs(connection)
-            yield _durations(connection)
+
+def _closed(metric: Metric) -> list[tuple[str, ...]]:
+    """Return every series that a metric may have: shown as 0, the first of its kind is seen as an increase."""
+    return list(product(*(sorted(label.values or ()) for label in metric.labels)))
 
 
-def _gauge(connection: Connection, name: str, query: str) -> Metric:
-    text, labels = STATE_GAUGES[name]
-    family = GaugeMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
-    for row in rows(connection, query):
-        *values, value = row.values()
-        family.add_metric([str(label) for label in values], float(value))
+def _gauge(metric: Metric, found: list[tuple[tuple[str, ...], float]]) -> Family:
+    family = GaugeMetricFamily(metric.full_name, metric.text, labels=metric.label_names)
+    for values, value in found:
+        family.add_metric(values, value)
     return family
 
 
-def _runs(connection: Connection) -> Metric:
-    name, (text, labels) = "run_total", STATE_COUNTS["run_total"]
-    family = CounterMetricFamily(f"{PREFIX}_{name}", text, labels=labels)
-    query = """
-        SELECT state, coalesce(reason, '') AS reason, count(*) AS n FROM run WHERE ended_at IS NOT NULL GROUP BY 1, 2"""
-    for row in rows(connection, query):
-        family.add_metric([row["state"], row["reason"]], row["n"])
+def _counter(metric: Metric, series: Series) -> Family:
+    family = CounterMetricFamily(metric.full_name, metric.text, labels=metric.label_names)
+    for values, value in sorted(series.items()):
+        family.add_metric(values, value)
     return family
 
 
-def _durations(connection: Connection) -> Metric:
-    name, (text, _) = "run_duration_seconds", STATE_COUNTS["run_duration_seconds"]
-    family = HistogramMetricFamily(f"{PREFIX}_{name}", text)
-    query = """
-        SELECT bound, count(seconds) FILTER (WHERE seconds <= bound) AS within, coalesce(sum(seconds), 0) AS total
-        FROM unnest(%s::double precision[]) AS bound
-        LEFT JOIN (SELECT extract(epoch FROM ended_at - started_at)::double precision AS seconds FROM run
-                   WHERE ended_at IS NOT NULL AND started_at IS NOT NULL) r ON true
-        GROUP BY bound ORDER BY bound"""
-    found = rows(connection, query, [*map(float, RUN_SECONDS), float("inf")])
-    buckets = [("+Inf" if row["bound"] == float("inf") else str(row["bound"]), row["within"]) for row in found]
-    family.add_metric([], buckets, found[-1]["total"])
+def _histogram(metric: Metric, counted: Series) -> Family:
+    family, within = HistogramMetricFamily(metric.full_name, metric.text), 0.0
+    buckets = []
+    for bound in count.bound_names(metric):
+        within += counted.get((bound,), 0.0)
+        buckets.append((bound, within))
+    family.add_metric((), buckets, counted.get((count.SUM,), 0.0))
     return family

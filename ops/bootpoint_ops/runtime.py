@@ -9,19 +9,25 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from bootpoint_common import allocator, log
-from bootpoint_common.config import Config
+from bootpoint_common.config import Config, Listen
 from bootpoint_common.crypto import Vault
 from bootpoint_common.errors import Code, error
-from bootpoint_common.metric import Metrics, serve
 from bootpoint_common.store.database import Database
 from bootpoint_common.stream.carrier import WorkerCarrier
 from bootpoint_ops.environment import database_url, open_vault
 from bootpoint_worker.context import Context, Sessions
 
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
+
 #: Connections of a process with all its threads.
 CONNECTIONS = 24
+
+#: The setting that says where metrics are served.
+_METRICS = "BOOTPOINT_METRICS"
 
 Say = Callable[[str], None]
 
@@ -34,8 +40,6 @@ def process_name(kind: str) -> str:
 @contextmanager
 def context_of(config: Config, url: str, vault: Vault, carrier: WorkerCarrier, kind: str) -> Iterator[Context]:
     """Make what actors work with, and close it at the end."""
-    from prometheus_client import CollectorRegistry
-
     with ExitStack() as stack:
         database = Database(url, size=CONNECTIONS, origin=process_name(kind))
         stack.callback(database.close)
@@ -47,41 +51,52 @@ def context_of(config: Config, url: str, vault: Vault, carrier: WorkerCarrier, k
             carrier=carrier,
             vault=vault,
             sessions=sessions,
-            metrics=Metrics(CollectorRegistry()),
             worker=process_name(kind),
             notices=config.notices,
         )
 
 
 @contextmanager
-def metrics_server(config: Config, context: Context, say: Say, *, state: bool = False) -> Iterator[None]:
+def metrics_server(
+    config: Config, context: Context, registry: CollectorRegistry, say: Say, *, state: bool = False
+) -> Iterator[None]:
     """Serve the metrics of a process while it lasts, where the settings say so.
 
     Args:
-        config: Where to.
+        config: Where to: a process that doesn't serve the installation's takes the first free port above.
         context: What the process works with.
+        registry: The metrics of the process.
         say: Says where they are.
-        state: Whether this process also serves what only the database knows.
+        state: Whether this process also serves those of the installation.
     """
+    from bootpoint_ops.exposition import Picture, application, serve
+
     if config.metrics is None:
         yield
         return
-    if state:
-        from bootpoint_ops.gauge import StateCollector
-
-        context.metrics.registry.register(StateCollector(context.database))
+    picture = Picture(context.database) if state else None
     try:
-        port, close = serve(context.metrics.registry, config.metrics)
+        port, close = serve(application(registry, picture), config.metrics, above=not state)
     except OSError as exc:
-        # Several workers on one machine: the first one has the address. Work matters more than numbers.
+        # Work matters more than numbers.
         say(f"metrics are not served: {config.metrics.address}:{config.metrics.port}: {exc.strerror}")
         yield
         return
-    say(f"metrics on http://{config.metrics.address}:{port}/metrics")
-    try:
+    with ExitStack() as stack:
+        stack.callback(close)
+        if picture is not None:
+            picture.start()
+            stack.callback(picture.stop)
+        say(f"metrics on http://{config.metrics.address}:{port}/metrics")
+        context.served_at = _reached_at(Listen(config.metrics.address, port))
         yield
-    finally:
-        close()
+
+
+def _reached_at(listen: Listen) -> str:
+    """Return where others reach a server that listens: one that does so everywhere, by the name of this machine."""
+    anywhere = listen.address in ("0.0.0.0", "::")  # noqa: S104 - asks, doesn't bind
+    address = socket.gethostname() if anywhere else listen.address
+    return f"[{address}]:{listen.port}" if ":" in address else f"{address}:{listen.port}"
 
 
 @contextmanager
@@ -122,6 +137,7 @@ def run_worker(config: Config, pools: list[str], *, slices: int, tasks: int, say
             of notices name can't be used.
     """
     from bootpoint_common.stream import rabbit
+    from bootpoint_ops.exposition import process_registry
     from bootpoint_worker.actors import make_broker
     from bootpoint_worker.notice.round import check
     from bootpoint_worker.service import WorkerService
@@ -135,10 +151,9 @@ def run_worker(config: Config, pools: list[str], *, slices: int, tasks: int, say
         until_signal() as stop,
         context_of(config, database_url(config), vault, rabbit.connect_worker(url), "worker") as context,
     ):
-        service = WorkerService(context, make_broker(url), pools, slices=slices, tasks=tasks)
-        with metrics_server(config, context, say):
-            for pool in pools:
-                context.metrics.worker_up.labels(pool=pool).set(1)
+        registry = process_registry()
+        service = WorkerService(context, make_broker(url, registry), pools, slices=slices, tasks=tasks)
+        with metrics_server(config, context, registry, say):
             service.start()
             say(f"worker serves {', '.join(pools)}; SIGTERM ends it")
             stop.wait()
@@ -152,6 +167,7 @@ def run_scheduler(config: Config, *, say: Say) -> None:
         UsageError: As `run_worker` does.
     """
     from bootpoint_common.stream import rabbit
+    from bootpoint_ops.exposition import process_registry
     from bootpoint_worker.actors import make_broker
     from bootpoint_worker.notice.round import check
     from bootpoint_worker.service import ControlLoops
@@ -162,9 +178,41 @@ def run_scheduler(config: Config, *, say: Say) -> None:
     rabbit.setup(url)
     carrier = rabbit.connect_worker(url)
     with until_signal() as stop, context_of(config, database_url(config), vault, carrier, "scheduler") as context:
-        loops = ControlLoops(context, make_broker(url), kind="scheduler")
-        with metrics_server(config, context, say, state=True):
+        registry = process_registry()
+        loops = ControlLoops(context, make_broker(url, registry), kind="scheduler")
+        with metrics_server(config, context, registry, say):
             loops.start()
             say("scheduler runs; SIGTERM ends it")
             stop.wait()
             loops.stop()
+
+
+def run_exporter(config: Config, *, say: Say) -> None:
+    """Serve the metrics of the installation until a signal comes; needs the database only.
+
+    Raises:
+        UsageError: ``spec_invalid``: metrics are off, their address is taken or not this machine's.
+    """
+    from bootpoint_ops.exposition import Picture, application, process_registry, serve
+
+    log.configure(config.log_format, config.log_level)
+    listen = config.metrics
+    if listen is None:
+        hint = "set it to ADDRESS:PORT, or unset it"
+        raise error(Code.SPEC_INVALID, "the exporter has nowhere to serve: metrics are off", key=_METRICS, hint=hint)
+    with until_signal() as stop, ExitStack() as stack:
+        database = Database(database_url(config), size=2, origin=process_name("exporter"))
+        stack.callback(database.close)
+        picture = Picture(database)
+        try:
+            port, close = serve(application(process_registry(), picture), listen)
+        except OSError as exc:
+            text = f"the exporter can't listen on {listen.address}:{listen.port}: {exc.strerror}"
+            hint = "another exporter, or `bootpoint up`, may run there: end it, or name another address"
+            raise error(Code.SPEC_INVALID, text, key=_METRICS, value=str(listen.port), hint=hint) from exc
+        stack.callback(close)
+        picture.start()
+        stack.callback(picture.stop)
+        say(f"metrics on http://{listen.address}:{port}/metrics")
+        say("exporter runs; SIGTERM ends it")
+        stop.wait()

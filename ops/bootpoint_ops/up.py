@@ -25,6 +25,7 @@ from bootpoint_common.store.migration import migrate
 from bootpoint_common.stream.carrier import AgentCarrier, WorkerCarrier
 from bootpoint_ops.embedded import Embedded, only_one
 from bootpoint_ops.environment import open_vault
+from bootpoint_ops.exposition import process_registry
 from bootpoint_ops.runtime import Say, context_of, metrics_server, until_signal
 from bootpoint_producer.agent import Agent
 from bootpoint_producer.state import AgentState, Identity
@@ -90,8 +91,10 @@ def running(config: Config, options: Options, *, say: Say) -> Iterator[Context]:
             run(connection, "INSERT INTO installation (id) VALUES (%s) ON CONFLICT DO NOTHING", uuid4())
         if config.broker_url is None:
             restart(context)
-        stack.enter_context(metrics_server(config, context, say, state=True))
-        service = WorkerService(context, make_broker(config.broker_url), _pools(context.database, options), kind="up")
+        registry = process_registry()
+        stack.enter_context(metrics_server(config, context, registry, say, state=True))
+        broker = make_broker(config.broker_url, registry)
+        service = WorkerService(context, broker, _pools(context.database, options), kind="up")
         agent = _agent(config, options, context, agent_carrier)
         service.start()
         stack.callback(service.stop)

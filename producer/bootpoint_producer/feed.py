@@ -202,4 +202,5 @@ class Feed:
             changed_bytes=self.counters.changed_bytes + self.counters.zero_bytes,
             wire_bytes=self._sealer.offset,
             credit_wait_seconds=credit_wait_seconds,
+            stream=self.point_disk_id,
         )

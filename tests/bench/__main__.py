@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
-from tests.bench import case, conversion, history, life, schedule, tracking, used, verification
+from tests.bench import case, conversion, exporter, history, life, schedule, tracking, used, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -24,7 +24,7 @@ PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
 CASES = (
     "full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start", "schedule",
-    "history",
+    "history", "exporter",
 )  # fmt: skip
 
 
@@ -211,6 +211,18 @@ class Bench:
         self.report.at_most("start of a standby, beyond libvirt's call that creates it, seconds", own, 1.0, "", create)
         self.report.at_most("light conversion of a small Debian, seconds", light, 15, "", rounds)
 
+
+    def exporter(self, made: Rig) -> None:
+        """A scrape of a large installation."""
+        found = exporter.measure(made, self.disk.path.parent)
+        what = f"a scrape of the exporter with {crowd.JOBS:,} jobs"
+        beside = f"{len(found.scrapes)} scrapes, slowest {max(found.scrapes):.0f} ms; {found.series:,} series, "
+        beside += f"{found.plain_bytes / MiB:.1f} MiB, packed {found.packed_bytes / MiB:.1f} MiB"
+        self.report.at_most(what, statistics.median(found.scrapes), 100, "ms", beside)
+        beside = f"{len(found.pictures)} pictures; the exporter takes one every {exporter.pause(found):.0f} s"
+        took = f"{statistics.median(found.pictures):.2f}"
+        self.report.add(Line("what the exporter does for it meanwhile: a picture, seconds", took, beside=beside))
+        self.report.add(Line("of that, all queries, seconds", f"{statistics.median(found.queries):.2f}"))
 
     def history(self, made: Rig) -> None:
         """Status and pages of the history of a large installation."""

@@ -9,6 +9,7 @@ import pytest
 
 from bootpoint_common import message
 from bootpoint_common.identity import new_id
+from bootpoint_common.metric import REFUSED, REPLAYED
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.units import MiB
 from bootpoint_producer import publication
@@ -143,8 +144,10 @@ def test_an_overtaken_message_is_taken_and_a_replayed_one_is_not(world: World) -
 
 
 def rejected(world: World) -> float:
-    metric = world.workers[0].context.metrics.rejected.labels(reason="replayed")
-    return float(metric._value.get())
+    tally = world.workers[0].context.tally
+    taken = tally.take()
+    tally.back(taken)
+    return taken.get((REFUSED, (REPLAYED,)), 0.0)
 
 
 def test_a_heartbeat_that_was_overtaken_does_not_hide_what_the_newer_one_says(world: World) -> None:

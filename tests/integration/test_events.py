@@ -16,10 +16,8 @@ from typing import Any, Self
 
 import pytest
 from click.testing import CliRunner
-from prometheus_client import CollectorRegistry
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_common.metric import Metrics
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.source_event import Kind
 from bootpoint_common.stream.carrier import Delivery
@@ -66,7 +64,6 @@ class Scene:
             carrier=self.fleet.broker.worker_carrier(),
             vault=vault,
             sessions=Sessions(vault),
-            metrics=Metrics(CollectorRegistry()),
             worker="s1",
         )
 

@@ -13,6 +13,7 @@ from uuid import UUID
 import pytest
 import zstandard
 
+from bootpoint_common import metric
 from bootpoint_common.bundle import MAX_BODY, MAX_RAW, Kind, Sealer, encode, peek
 from bootpoint_common.cipher import AgentKey, Direction, Reject
 from bootpoint_common.extent import Extent
@@ -265,14 +266,7 @@ class Bench:
 
     def counted(self, reason: Reject) -> float:
         """Return how many refusals for a reason were counted."""
-        (worker,) = self.fleet.services
-        rejected = worker._context.metrics.rejected.collect()
-        return sum(
-            float(sample.value)
-            for metric in rejected
-            for sample in metric.samples
-            if sample.name.endswith("_total") and sample.labels["reason"] == str(reason)
-        )
+        return self.fleet.counted(metric.REFUSED, str(reason))
 
 
 @pytest.fixture(scope="module")

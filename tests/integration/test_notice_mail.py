@@ -9,11 +9,9 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from prometheus_client import CollectorRegistry
 
 from bootpoint_common.errors import Code
 from bootpoint_common.identity import new_id
-from bootpoint_common.metric import Metrics
 from bootpoint_common.notice import NoticeSettings, Security
 from bootpoint_common.store import delivery, notice
 from bootpoint_common.store import run as runs
@@ -157,7 +155,6 @@ def test_a_scheduler_sends_what_is_due(newsroom: Newsroom, box: MailBox) -> None
         carrier=installation.broker.worker_carrier(),
         vault=installation.vault,
         sessions=Sessions(installation.vault),
-        metrics=Metrics(CollectorRegistry()),
         worker="scheduler@test",
         notices=NoticeSettings(mail=box.server, sender=SENDER),
     )

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry
 from psycopg.types.json import Jsonb
 
 from bootpoint_common import job as jobs
 from bootpoint_common.cipher import AgentKey
 from bootpoint_common.errors import BootpointError, Fenced
 from bootpoint_common.identity import new_id
-from bootpoint_common.metric import Metrics
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.claim import Claim, claim
@@ -102,7 +100,6 @@ class World:
             carrier=carrier,
             vault=self.vault,
             sessions=Sessions(self.vault),
-            metrics=Metrics(CollectorRegistry()),
             worker=name,
             window_bytes=WINDOW,
             idle_seconds=0.0,

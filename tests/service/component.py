@@ -67,6 +67,7 @@ COMPONENTS: dict[str, Component] = {
         lambda: present("sys/kernel/btf/vmlinux")() and present("usr/lib/x86_64-linux-gnu/libbpf.so.1")(),
         "a kernel that describes itself (BTF), and make setup",
     ),
+    "promtool": Component(on_path("promtool")),
     "fio": Component(on_path("fio", "sfdisk", "partx", "resize2fs", "fstrim", "blkdiscard", "mkfs.vfat")),
     "fuse": Component(lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), "load the fuse module"),
     "loop": Component(present("dev/loop-control"), "load the loop module"),

@@ -11,15 +11,14 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
-from prometheus_client import CollectorRegistry
 from psycopg.types.json import Jsonb
 
 from bootpoint_common.cipher import AgentKey
 from bootpoint_common.config import AgentConfig
 from bootpoint_common.identity import new_id
-from bootpoint_common.metric import Metrics
+from bootpoint_common.metric import Metric
 from bootpoint_common.store import agent as agents
-from bootpoint_common.store import point
+from bootpoint_common.store import count, point
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Database, Row, one, rows
 from bootpoint_common.store.database import run as execute
@@ -84,7 +83,6 @@ class Fleet:
             carrier=self.broker.worker_carrier(),
             vault=self.vault,
             sessions=Sessions(self.vault, opener=opener),
-            metrics=Metrics(CollectorRegistry()),
             worker=name,
             window_bytes=window_bytes,
         )
@@ -245,6 +243,17 @@ class Fleet:
         """Return all rows of a query."""
         with self.database.transaction() as connection:
             return rows(connection, query, *arguments)
+
+    def counted(self, metric: Metric, *labels: str) -> float:
+        """Return what all processes have counted, written down or not."""
+        with self.database.transaction() as connection:
+            written = count.sums(connection).get(metric.name, {}).get(labels, 0.0)
+        for service in self.services:
+            tally = service._context.tally
+            taken = tally.take()
+            tally.back(taken)
+            written += taken.get((metric, labels), 0.0)
+        return written
 
     def points(self, job_id: int) -> list[point.Point]:
         """Return the committed points of a job, oldest first."""

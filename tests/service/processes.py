@@ -25,6 +25,8 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from bootpoint_common.identity import new_id
+from bootpoint_common.metric import Metric
+from bootpoint_common.store import count
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Database, Row, one, rows
 from bootpoint_common.store.database import run as execute
@@ -96,6 +98,10 @@ class Processes:
         """Start a scheduler process."""
         return self._start(name, [str(_PROGRAMS / "bootpoint"), "scheduler"], "scheduler runs")
 
+    def add_exporter(self, name: str) -> Server:
+        """Start an exporter process."""
+        return self._start(name, [str(_PROGRAMS / "bootpoint"), "exporter"], "exporter runs")
+
     def add_agent(self, name: str, files: Sequence[Path], *, snapshot: str = "none") -> Server:
         """Enroll an agent, let it join, and start it; a worker must run."""
         self.configure_agent(name, files, snapshot=snapshot)
@@ -166,19 +172,19 @@ class Processes:
         pid = int(process_name.rpartition(":")[2])
         return next(name for name, server in self.running.items() if server.alive and server.pid == pid)
 
-    def metric(self, name: str, metric: str, **labels: str) -> float:
-        """Read one number off a process's Prometheus endpoint; 0 where it isn't there."""
+    def scrape(self, name: str, path: str = "metrics") -> str:
+        """Read what a process serves to Prometheus."""
         port = re.findall(r"^metrics on http://127\.0\.0\.1:(\d+)/", self.running[name].log.read_text(), re.MULTILINE)[
             -1
         ]
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
-            text = answer.read().decode()
-        wanted = ",".join(f'{label}="{value}"' for label, value in labels.items())
-        found = re.search(
-            rf"^bootpoint_{metric}{re.escape('{' + wanted + '}' if wanted else '')} (\S+)$", text, re.MULTILINE
-        )
-        return float(found[1]) if found else 0.0
+        with opener.open(f"http://127.0.0.1:{port}/{path}", timeout=PATIENCE) as answer:
+            return str(answer.read().decode())
+
+    def counted(self, metric: Metric, *labels: str) -> float:
+        """Return what all processes together have counted and written down."""
+        with self.database.transaction() as connection:
+            return count.sums(connection).get(metric.name, {}).get(labels, 0.0)
 
     def layer_server(self, layer: str) -> int:
         """Return the pid of the qemu-nbd that serves an open layer; 0 when there is none at this moment."""

@@ -26,6 +26,7 @@ from bootpoint_common.enrolment import Token
 from bootpoint_common.envelope import MAX_ENVELOPE, seal_envelope
 from bootpoint_common.extent import Extent
 from bootpoint_common.identity import new_id
+from bootpoint_common.metric import REFUSED, REPLAYED
 from bootpoint_common.store.run import Run
 from bootpoint_common.stream import rabbit
 from bootpoint_common.stream.carrier import CarrierLost
@@ -202,11 +203,11 @@ def test_bad_control_messages_are_refused_counted_and_written_down(subject: Subj
     expected = Counter(reason for _, reason in (*bad, *foreign))
     assert refusals(fleet, "message_refused", expected.total()) == expected
     fleet.wait_for(
-        lambda: {"n": 1} if fleet.metric("w1", "rejected_messages_total", reason="replayed") == 1.0 else None,
+        lambda: {"n": 1} if fleet.counted(REFUSED, REPLAYED) == 1.0 else None,
         "a replay",
     )
     for reason, count in expected.items():
-        assert fleet.metric("w1", "rejected_messages_total", reason=reason) == count, reason
+        assert fleet.counted(REFUSED, reason) == count, reason
     goes_on_and_commits(subject, run)
 
 
@@ -242,8 +243,12 @@ def test_bad_bundles_in_a_stream_are_refused_and_the_point_is_right(subject: Sub
             publisher.send(AGENT_EXCHANGE, f"{VICTIM}.stream.{stream}", body)
     expected = Counter(reason for _, reason in bad)
     assert refusals(fleet, "bundle_refused", expected.total()) == expected
+    fleet.wait_for(
+        lambda: {"n": 1} if sum(fleet.counted(REFUSED, reason) for reason in expected) >= expected.total() else None,
+        "all to be counted",
+    )
     for reason, count in expected.items():
-        assert fleet.metric("w1", "rejected_messages_total", reason=reason) == count, reason
+        assert fleet.counted(REFUSED, reason) == count, reason
     goes_on_and_commits(subject, run)
 
 

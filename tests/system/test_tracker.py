@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from bootpoint_common.metric import FALLBACKS, SAMPLE_MISSES
 from bootpoint_common.store.database import Row
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer.trackers.ebpf import program
@@ -125,9 +126,7 @@ def test_a_write_past_the_tracker_is_found_by_the_sample_and_is_an_alert(subject
     (told,) = subject.fleet.rows("SELECT * FROM event WHERE kind = 'sample_miss'")
     assert "disk system had missed changes" in told["text"]
     assert told["details"] == {"slot": "system"}
-    context = subject.fleet.services[0]._context
-    registry = context.metrics.registry
-    assert registry.get_sample_value("bootpoint_tracker_sample_miss_total", {"agent": "erp"}) == 1
-    assert registry.get_sample_value("bootpoint_tracker_fallback_total", {"reason": "sample_miss"}) == 1
+    assert subject.fleet.counted(SAMPLE_MISSES, "erp") == 1
+    assert subject.fleet.counted(FALLBACKS, "sample_miss") == 1
     subject.write(4)
     assert outcome(subject.run()) == ("increment", "ebpf", None)

@@ -1,80 +1,119 @@
-"""Metrics as Prometheus reads them."""
+"""The metrics are a contract: their names, their labels, and their page."""
 
 from __future__ import annotations
 
-import sys
-import urllib.request
+from pathlib import Path
 
+import dramatiq
 import pytest
-from prometheus_client import CollectorRegistry
+from dramatiq.brokers.stub import StubBroker
+from prometheus_client import CollectorRegistry, generate_latest
 
+from bootpoint_common.cipher import Reject
 from bootpoint_common.config import Listen
-from bootpoint_common.errors import BootpointError
-from bootpoint_common.metric import PREFIX, STATE_COUNTS, STATE_GAUGES, Metrics, serve
+from bootpoint_common.errors import Code
+from bootpoint_common.metric import COUNTS, FALLBACKS, GAUGES, OTHER, REFUSED, REPLAYED, RUNS, Kind
+from bootpoint_common.tally import Tally
+from bootpoint_ops.exposition import PORTS, application, process_registry, serve
+from bootpoint_ops.metric_page import page
+from bootpoint_worker.task_metric import TaskMetrics
+from tests.service.process import free_port
 
-#: Every metric of the public contract, dramatiq's own left aside.
-CONTRACT = [
-    "newest_point_age_seconds",
-    "newest_bootable_point_age_seconds",
-    "objective_seconds",
-    "run_total",
-    "run_duration_seconds",
-    "runs_waiting",
-    "source_scanned_bytes_total",
-    "changed_bytes_total",
-    "wire_bytes_total",
-    "applied_bytes_total",
-    "credit_wait_seconds_total",
-    "open_points",
-    "points",
-    "consolidation_seconds",
-    "boot_check_total",
-    "verify_total",
-    "tracker_fallback_total",
-    "rejected_messages_total",
-    "outbox_pending",
-    "outbox_lag_seconds",
-    "agent_last_seen_seconds",
-    "worker_up",
-    "target_free_bytes",
-    "target_size_bytes",
-    "retention_blocked",
-    "notices_pending",
-    "backup_age_seconds",
-    "unprotected_disks",
-    "tracker_sample_miss_total",
-]
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+#: Every metric of the public contract with its labels, dramatiq's own left aside.
+CONTRACT = {
+    "newest_point_age_seconds": ("job", "host"),
+    "newest_bootable_point_age_seconds": ("job", "host"),
+    "objective_seconds": ("job", "kind"),
+    "run_total": ("result", "reason"),
+    "run_duration_seconds": (),
+    "runs_waiting": (),
+    "source_scanned_bytes_total": (),
+    "changed_bytes_total": (),
+    "wire_bytes_total": (),
+    "applied_bytes_total": (),
+    "credit_wait_seconds_total": (),
+    "open_points": ("host",),
+    "points": ("job", "host"),
+    "consolidation_seconds": (),
+    "boot_check_total": ("verdict",),
+    "verify_total": ("result",),
+    "tracker_fallback_total": ("reason",),
+    "rejected_messages_total": ("reason",),
+    "outbox_pending": (),
+    "outbox_lag_seconds": (),
+    "agent_last_seen_seconds": ("agent",),
+    "worker_up": ("pool",),
+    "target_free_bytes": ("host", "storage"),
+    "target_size_bytes": ("host", "storage"),
+    "retention_blocked": ("job", "host"),
+    "notices_pending": ("channel",),
+    "backup_age_seconds": (),
+    "unprotected_disks": ("agent",),
+    "tracker_sample_miss_total": ("agent",),
+}
 
 
-def test_every_metric_of_the_contract_has_a_home() -> None:
+def test_the_metrics_are_those_of_the_contract() -> None:
+    assert {metric.name: metric.label_names for metric in (*GAUGES, *COUNTS)} == CONTRACT
+    assert all(metric.name.endswith("_total") == (metric.kind is Kind.COUNTER) for metric in (*GAUGES, *COUNTS))
+
+
+def test_page_is_current() -> None:
+    assert PAGE.read_text() == page(), "run: make docs"
+
+
+def test_what_others_choose_makes_no_new_series() -> None:
+    assert FALLBACKS.admit(("overflow",)) == ("overflow",)
+    assert FALLBACKS.admit(("made-up",)) == (OTHER,)
+    assert RUNS.admit(("failed", "made-up")) == ("failed", OTHER)
+    for reason in (*Reject, *Code, REPLAYED):
+        assert REFUSED.admit((str(reason),)) == (str(reason),)
+
+
+def test_what_could_not_be_written_down_is_not_lost() -> None:
+    tally = Tally()
+    tally.refused("altered")
+    taken = tally.take()
+    assert tally.take() == {}
+    tally.refused("altered")
+    tally.back(taken)
+    assert tally.take() == {(REFUSED, ("altered",)): 2.0}
+
+
+def test_dramatiqs_own_are_served_and_a_message_makes_no_new_series() -> None:
     registry = CollectorRegistry()
-    Metrics(registry)
-    counted = {
-        family.name.removeprefix(f"{PREFIX}_") + ("_total" if family.type == "counter" else "")
-        for family in registry.collect()
-    }
-    stored = set(STATE_GAUGES) | set(STATE_COUNTS)
-    assert counted | stored == set(CONTRACT)
-    assert not counted & stored
-
-
-def test_counts_are_served() -> None:
-    registry = CollectorRegistry()
-    metrics = Metrics(registry)
-    metrics.verifications.labels("verified").inc()
-    metrics.applied_bytes.inc(65536)
-    port, close = serve(registry, Listen("127.0.0.1", 0))
+    broker = StubBroker(middleware=[TaskMetrics(registry)])
+    work = dramatiq.Actor(
+        lambda: None, broker=broker, actor_name="work", queue_name="queue", priority=0, options={}
+    )  # fmt: skip
+    worker = dramatiq.Worker(broker, worker_timeout=10)
+    worker.start()
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
-            text = answer.read().decode()
+        work.send()
+        broker.enqueue(work.message().copy(actor_name="made-up"))
+        broker.join("queue", timeout=10_000, fail_fast=False)
+        worker.join()
     finally:
-        close()
-    assert 'bootpoint_verify_total{result="verified"} 1.0' in text
-    assert "bootpoint_applied_bytes_total 65536.0" in text
+        worker.stop()
+    text = generate_latest(registry).decode()
+    assert 'dramatiq_messages_total{actor_name="work",queue_name="queue"} 1.0' in text
+    assert "made-up" not in text
 
 
-def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "prometheus_client", None)
-    with pytest.raises(BootpointError) as caught:
-        Metrics(CollectorRegistry())
-    assert "bootpoint[worker]" in str(caught.value.hint)
+def test_several_processes_of_a_machine_have_one_setting() -> None:
+    first = free_port()
+    app = application(process_registry(), None)
+    closing = []
+    try:
+        for expected in (first, first + 1, first + 2):
+            port, close = serve(app, Listen("127.0.0.1", first), above=expected != first)
+            closing.append(close)
+            assert port == expected
+        with pytest.raises(OSError, match="in use"):
+            serve(app, Listen("127.0.0.1", first))
+    finally:
+        for close in closing:
+            close()
+    assert PORTS > 2

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import dramatiq
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.stub import StubBroker
-from dramatiq.middleware import ShutdownNotifications, TimeLimit
+from dramatiq.middleware import Middleware, ShutdownNotifications, TimeLimit
 
 from bootpoint_common.store.outbox import Task
 
@@ -28,9 +29,13 @@ from .examine import examine
 from .opening import open_point
 from .replicate import replicate
 from .request import answer_request
+from .task_metric import TaskMetrics
 from .trash import trash
 from .trial import trial
 from .verify import verify
+
+if TYPE_CHECKING:
+    from prometheus_client import CollectorRegistry
 
 _log = logging.getLogger(__name__)
 
@@ -67,13 +72,16 @@ def queue_of(pool: str, kind: str) -> str:
     return f"pool.{pool}.checks" if kind in CHECKS else f"pool.{pool}.tasks"
 
 
-def make_broker(url: str | None) -> dramatiq.Broker:
+def make_broker(url: str | None, registry: CollectorRegistry | None = None) -> dramatiq.Broker:
     """Make dramatiq's broker: RabbitMQ with confirms, or in memory.
 
     Args:
         url: ``amqp://…``; None for the one in memory.
+        registry: Where dramatiq's own metrics are registered, if they are served.
     """
-    middleware = [TimeLimit(time_limit=TIME_LIMIT), ShutdownNotifications()]
+    middleware: list[Middleware] = [TimeLimit(time_limit=TIME_LIMIT), ShutdownNotifications()]
+    if registry is not None:
+        middleware.append(TaskMetrics(registry))
     if url is None:
         return StubBroker(middleware=middleware)
     return RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)

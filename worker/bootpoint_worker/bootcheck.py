@@ -14,7 +14,8 @@ import msgspec
 from psycopg.types.json import Jsonb
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_common.store import event, point
+from bootpoint_common.metric import BOOT_CHECKS
+from bootpoint_common.store import count, event, point
 from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import Connection, one, one_row, rows, run
 from bootpoint_common.store.point import Point
@@ -143,8 +144,8 @@ def look(context: Context, subject: Subject) -> bool:
             trials.again(connection, found, delay=LOOK_SECONDS)
             return False
         boot = _keep(connection, subject, judgement)
+        count.add(connection, {(BOOT_CHECKS, (str(judgement.verdict),)): 1})
         trials.end(connection, found.id, f"{judgement.verdict}: {judgement.reason}", boot=boot)
-    context.metrics.boot_checks.labels(verdict=str(judgement.verdict)).inc()
     return True
 
 

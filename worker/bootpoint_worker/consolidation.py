@@ -19,7 +19,8 @@ from dataclasses import replace
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, Fenced
-from bootpoint_common.store import event, host, kept, line, outbox
+from bootpoint_common.metric import CONSOLIDATION
+from bootpoint_common.store import count, event, host, kept, line, outbox
 from bootpoint_common.store.claim import Claim, check, claim
 from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.kept import Kept
@@ -94,7 +95,6 @@ def _consolidate(context: Context, held: Claim, replica_id: UUID, in_use: set[UU
         in_use.add(chosen.id)
         return given_back and problem.code is Code.POINT_IN_USE
     held.assert_held()
-    context.metrics.consolidation.observe(seconds)
     with context.database.transaction() as connection:
         _lock(connection, held, found, chosen.id, successor.point_id)
         _merged(connection, found, chosen, successor, seconds)
@@ -173,6 +173,7 @@ def _merged(connection: Connection, found: kept.Replica, gone: Kept, into: Journ
         host=found.host,
         details={"into": into.name, "seconds": round(seconds, 3)},
     )
+    count.observe(connection, CONSOLIDATION, seconds)
 
 
 def after(connection: Connection, replica_id: UUID, *, most: int) -> None:

@@ -11,12 +11,12 @@ from typing import Any
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError
-from bootpoint_common.metric import Metrics
 from bootpoint_common.notice import NoticeSettings
 from bootpoint_common.store.database import Database
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.point import WINDOW
 from bootpoint_common.stream.carrier import WorkerCarrier
+from bootpoint_common.tally import Tally
 from bootpoint_common.vault import Vault
 
 from .refusal import Refusals
@@ -129,11 +129,12 @@ class Context:
         carrier: The broker.
         vault: The installation's key.
         sessions: Sessions to target hosts.
-        metrics: What this process counts.
         worker: Name of this process, as rows and logs show it.
         window_bytes: Credit window of a stream.
         idle_seconds: Seconds without a bundle after which a slice ends.
         renewing: Whether claims are renewed by threads (a test that steps by hand says no).
+        tally: What this process has counted and not yet written down.
+        served_at: Where its metrics are served, as ADDRESS:PORT; None where they aren't.
         refusals: Which refusals the history gets.
         notices: How people are told.
         stopping: Set when the process is to end: slices stop at their next step.
@@ -143,11 +144,12 @@ class Context:
     carrier: WorkerCarrier
     vault: Vault
     sessions: Sessions
-    metrics: Metrics
     worker: str
     window_bytes: int = WINDOW
     idle_seconds: float = 1.0
     renewing: bool = True
+    tally: Tally = field(default_factory=Tally)
+    served_at: str | None = None
     refusals: Refusals = field(default_factory=Refusals)
     notices: NoticeSettings = field(default_factory=NoticeSettings)
     stopping: threading.Event = field(default_factory=threading.Event)

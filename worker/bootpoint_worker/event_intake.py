@@ -57,7 +57,7 @@ def take(context: Context, delivery: Delivery) -> None:
             occasion.take(connection, said)
     except BootpointError as problem:
         reason = str(problem.value) if problem.code is Code.BUNDLE_REJECTED else str(problem.code)
-        context.metrics.rejected.labels(reason=reason).inc()
+        context.tally.refused(reason)
         _log.warning("event refused", extra={"route": delivery.route[:LONGEST_ORIGIN], "cause": problem.message})
         # A name that nobody knows is the sender's to choose: it must not make a kind of refusal of its own.
         known = None if problem.code is Code.NO_SUCH_AGENT else source

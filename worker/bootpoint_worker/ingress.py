@@ -17,6 +17,7 @@ from bootpoint_common.cipher import Direction, Reject
 from bootpoint_common.envelope import JOIN_KEY_ID, envelope_agent, open_envelope, open_join
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.machine import same_machine
+from bootpoint_common.metric import REPLAYED
 from bootpoint_common.store import agent, event, outbox
 from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, one, run
@@ -74,7 +75,7 @@ class Ingress:
             is_hello = isinstance(content, message.Hello) and content.incarnation == envelope.incarnation
             if not agent.accept(connection, found, envelope.incarnation, envelope.counter, is_hello=is_hello):
                 # Delivered twice, or by an incarnation that is gone: both happen without anybody's fault.
-                self._context.metrics.rejected.labels(reason="replayed").inc()
+                self._context.tally.refused(REPLAYED)
                 return
             self._dispatch(connection, found, envelope.incarnation, content, newest=newest)
 
@@ -157,7 +158,7 @@ class Ingress:
 
     def _refuse(self, body: bytes, problem: BootpointError) -> None:
         reason = str(problem.value) if problem.code is Code.BUNDLE_REJECTED else str(problem.code)
-        self._context.metrics.rejected.labels(reason=reason).inc()
+        self._context.tally.refused(reason)
         left_out = self._context.refusals.admit(self._pool, reason)
         if left_out is None:
             return

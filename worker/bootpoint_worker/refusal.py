@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 
-#: Refusals of one kind that the history gets within a period; the others are counted (`bp_rejected_messages_total`).
+#: Refusals of one kind that the history gets within a period; the others are counted (`rejected_messages_total`).
 MOST = 10
 
 #: The period in seconds.

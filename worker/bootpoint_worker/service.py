@@ -5,13 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
-from uuid import UUID
 
 import dramatiq
 import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.identity import new_id
+from bootpoint_common.store import count
 from bootpoint_common.store.database import run
 from bootpoint_common.stream.carrier import CarrierLost
 
@@ -41,6 +41,9 @@ INGRESS_PREFETCH = 32
 
 #: Seconds between two signs of life of a process.
 ALIVE_SECONDS = 5.0
+
+#: Seconds between two times that a process adds what it counted to the sums of all.
+COUNT_SECONDS = 5.0
 
 #: Longest wait for news of the line, in seconds: who was passed over is looked at again without a word.
 LINE_SECONDS = 1.0
@@ -98,14 +101,14 @@ class ControlLoops:
         context: What the process works with.
         broker: Where tasks go.
         kind: ``worker``, ``scheduler`` or ``up``.
-        pool: The pool that the process serves, if it is a worker.
+        pools: The pools that the process serves, if it is a worker.
     """
 
-    def __init__(self, context: Context, broker: dramatiq.Broker, *, kind: str, pool: str | None = None) -> None:
+    def __init__(self, context: Context, broker: dramatiq.Broker, *, kind: str, pools: Sequence[str] = ()) -> None:
         self._context = context
         self._send = actors.sender(broker)
         self._stop = threading.Event()
-        self._process: tuple[UUID, str, str | None] = (new_id(), kind, pool)
+        self._id, self._kind, self._pools = new_id(), kind, list(pools)
         self._loops = [
             Loop("relay", self._relay, self._stop),
             Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
@@ -114,6 +117,7 @@ class ControlLoops:
             Loop("checks", lambda: look(context), self._stop, pause=LOOK_SECONDS),
             Loop("archive", lambda: archive.tend(context.database), self._stop, pause=archive.LOOK_SECONDS),
             Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
+            Loop("counts", self._count, self._stop, pause=COUNT_SECONDS),
             *(
                 Loop(each.name, each.work, self._stop, pause=each.pause)
                 for each in rounds(context.database, context.notices, context.worker, self._stop)
@@ -133,10 +137,14 @@ class ControlLoops:
         for loop in self._loops:
             loop.join(10.0)
         try:
+            self._count()
             with self._context.database.transaction() as connection:
-                run(connection, "DELETE FROM process WHERE id = %s", self._process[0])
+                run(connection, "DELETE FROM process WHERE id = %s", self._id)
         except _AWAY:
             _log.info("process row left: the database is away")
+
+    def _count(self) -> None:
+        count.save(self._context.database, self._context.tally)
 
     def _relay(self) -> None:
         with self._context.database.listen(_OUTBOX) as connection:
@@ -174,16 +182,17 @@ class ControlLoops:
             consumer.close()
 
     def _alive(self) -> None:
-        process_id, kind, pool = self._process
         with self._context.database.transaction() as connection:
             run(
                 connection,
-                "INSERT INTO process (id, kind, pool, name) VALUES (%s, %s, %s, %s)"
+                "INSERT INTO process (id, kind, pool, pools, name, metrics) VALUES (%s, %s, %s, %s, %s, %s)"
                 " ON CONFLICT (id) DO UPDATE SET seen_at = now()",
-                process_id,
-                kind,
-                pool,
+                self._id,
+                self._kind,
+                self._pools[0] if self._pools else None,
+                self._pools,
                 self._context.worker,
+                self._context.served_at,
             )
             run(connection, "DELETE FROM process WHERE seen_at < now() - interval '1 minute'")
 
@@ -215,7 +224,7 @@ class WorkerService:
         self._context = context
         self._stop = threading.Event()
         actors.declare(broker, context, pools)
-        self._control = ControlLoops(context, broker, kind=kind, pool=pools[0])
+        self._control = ControlLoops(context, broker, kind=kind, pools=pools)
         slice_queues = {actors.queue_of(pool, kind) for pool in pools for kind in actors.SLICES}
         check_queues = {actors.queue_of(pool, kind) for pool in pools for kind in actors.CHECKS}
         every = {actors.queue_of(pool, kind) for pool in pools for kind in actors.ACTORS}

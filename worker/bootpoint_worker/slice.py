@@ -61,9 +61,6 @@ HELD_AHEAD = PREFETCH // 2
 #: Seconds that a gap may last before the agent is asked to publish again.
 GAP_SECONDS = 60.0
 
-#: The fallback of a run whose sample found a change that the tracker had missed.
-SAMPLE_MISS = "sample_miss"
-
 #: Reasons of a refusal that anybody could have caused who reached the queue: such a bundle is dropped and counted.
 #: Any other bundle was made with the agent's key, so the agent itself is at fault and the point is given up.
 _FORGED = frozenset(
@@ -183,17 +180,17 @@ class Slice:
         mark.watermark_bytes = self._opener.offset
         mark.sequence = self._opener.sequence
         mark.chain_digest = self._opener.chain
+        mark.wire_bytes = self._opener.offset - self._recorded_offset
         with self._context.database.transaction() as connection:
             if self._seal is None:
                 watermark.record(connection, self._disk, self._number, mark)
             else:
-                self.sealed_point = watermark.seal(connection, self._disk, self._number, mark, self._seal)
-                if self._seal.fallback == SAMPLE_MISS:
+                self.sealed_point = watermark.seal(
+                    connection, self._disk, self._number, mark, self._seal, agent=self._point.agent
+                )
+                if self._seal.fallback == watermark.SAMPLE_MISS:
                     self._tell_of_miss(connection)
-                self.done = True
-                self._count(self._seal)
-        self._context.metrics.applied_bytes.inc(mark.worker_bytes)
-        self._context.metrics.wire_bytes.inc(self._opener.offset - self._recorded_offset)
+        self.done = self._seal is not None
         self._recorded_offset = self._opener.offset
         self._recorded_at = self._clock()
         self._mark = self._fresh_mark(mark.applied_bytes)
@@ -201,20 +198,11 @@ class Slice:
         if not self.done:
             self.send_credit()
 
-    def _count(self, seal: SealRecord) -> None:
-        metrics = self._context.metrics
-        metrics.scanned_bytes.inc(seal.scanned_bytes)
-        metrics.changed_bytes.inc(seal.changed_bytes)
-        if seal.fallback is not None:
-            metrics.fallbacks.labels(reason=seal.fallback).inc()
-        if seal.fallback == SAMPLE_MISS:
-            metrics.sample_misses.labels(agent=self._point.agent).inc()
-
     def _tell_of_miss(self, connection: Connection) -> None:
         event.of_point(
             connection,
             self._point,
-            SAMPLE_MISS,
+            watermark.SAMPLE_MISS,
             f"the change tracker of disk {self._disk.slot} had missed changes: this run scanned the whole disk, but"
             " points since its last whole scan may lack changes",
             actor="agent",
@@ -265,7 +253,7 @@ class Slice:
             bundle = self._opener.open(body)
         except BootpointError as problem:
             if problem.value not in _FORGED:
-                self._context.metrics.rejected.labels(reason=str(problem.value)).inc()
+                self._context.tally.refused(str(problem.value))
                 raise
             self._note_refusal(problem)
             return
@@ -304,7 +292,7 @@ class Slice:
         self._note_refusal(problem)
 
     def _note_refusal(self, problem: BootpointError) -> None:
-        self._context.metrics.rejected.labels(reason=str(problem.value)).inc()
+        self._context.tally.refused(str(problem.value))
         left_out = self._context.refusals.admit(self._disk.id, problem.value)
         if left_out is None:
             return

@@ -210,7 +210,6 @@ def _failed(work: Work, problem: BootpointError) -> None:
             text = f"{work.found.name}: its verification waits, and is tried again: {problem.message}"
             kind = "verify_waits"
         else:
-            work.context.metrics.verifications.labels(result="failed").inc()
             store.end(connection, work.row.id, "failed", problem)
             text, kind = f"{work.found.name} could not be verified: {problem.message}", "verify_failed"
         event.of_point(connection, work.found, kind, text, actor="worker", code=str(problem.code))
@@ -230,7 +229,6 @@ def _finish(work: Work) -> None:
             connection, "SELECT 1 FROM damage WHERE point_id = %s AND found_at >= %s", found.id, work.row.started_at
         )
         store.end(connection, work.row.id, "damaged" if known else "verified")
-        work.context.metrics.verifications.labels(result="damaged" if known else "verified").inc()
         damage.forget(connection, found.id, before=work.row.started_at)
         if known:
             return

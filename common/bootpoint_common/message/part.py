@@ -38,7 +38,11 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DiskProgress(msgspec.Struct, frozen=True, kw_only=True):
-    """How far the agent is with one disk; sizes in bytes."""
+    """How far the agent is with one disk; sizes in bytes.
+
+    Attributes:
+        stream: The point-disk, where a disk has a stream for each of several targets; None from an older agent.
+    """
 
     slot: str
     size_bytes: int
@@ -46,6 +50,7 @@ class DiskProgress(msgspec.Struct, frozen=True, kw_only=True):
     changed_bytes: int
     wire_bytes: int
     credit_wait_seconds: float
+    stream: UUID | None = None
 
 
 class RunProgress(msgspec.Struct, frozen=True, kw_only=True):

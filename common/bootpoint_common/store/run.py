@@ -11,8 +11,9 @@ from psycopg.types.json import Jsonb
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.metric import RUN_SECONDS, RUNS
 
-from . import event, notice, outbox, outcome, point, retry, transition
+from . import count, event, notice, outbox, outcome, point, retry, transition
 from .database import Connection, Row, one, one_row, rows, run
 from .start import Wanted, start
 
@@ -257,7 +258,13 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
     if open_points["n"] or (found.ending is None and (_open_targets(connection, run_uid) or _unreported(found))):
         return False
     state = found.ending or "succeeded"
-    run(connection, "UPDATE run SET state = %s, ended_at = now(), line = NULL WHERE uid = %s", state, run_uid)
+    ended = one_row(
+        connection,
+        "UPDATE run SET state = %s, ended_at = now(), line = NULL WHERE uid = %s"
+        " RETURNING extract(epoch FROM ended_at - started_at)::double precision AS seconds",
+        state,
+        run_uid,
+    )
     plan = outcome.measure(connection, run_uid) if state == "succeeded" else None
     event.record(
         connection,
@@ -272,6 +279,9 @@ def settle(connection: Connection, run_uid: UUID) -> bool:
     )
     retry.follow(connection, found.uid)
     notice.run_ended(connection, found.id, found.spec)  # it says when the next attempt is
+    count.add(connection, {(RUNS, (state, found.reason or "")): 1})
+    if ended["seconds"] is not None:
+        count.observe(connection, RUN_SECONDS, ended["seconds"])
     return True
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,8 +13,9 @@ from psycopg.types.json import Jsonb
 
 from bootpoint_common.errors import CODES, Code
 from bootpoint_common.identity import new_id
+from bootpoint_common.metric import RUNS
 
-from . import notice
+from . import count, notice
 from .database import Connection, rows, run
 
 
@@ -206,6 +208,8 @@ def skip(connection: Connection, skipped: Sequence[Skipped]) -> None:
     missed = [uid for uid, each in zip(uids, skipped, strict=True) if each.code is Code.MISSED]
     if missed:
         notice.missed(connection, missed)
+    codes = Counter(str(each.code) for each in skipped)
+    count.add(connection, {(RUNS, ("skipped", code)): number for code, number in codes.items()})
 
 
 def _json(details: dict[str, Any] | None) -> Jsonb | None:

@@ -12,9 +12,10 @@ from psycopg.types.json import Jsonb
 
 from bootpoint_common.errors import BootpointError, Code, Fenced, error
 from bootpoint_common.identity import new_id
+from bootpoint_common.metric import VERIFICATIONS
 from bootpoint_common.units import GiB
 
-from . import outbox
+from . import count, outbox
 from .database import Connection, one, one_row, rows, run
 
 #: Bytes that verifications may read of a host in a day unless its setting `BUDGET_SETTING` says otherwise: about an
@@ -181,6 +182,7 @@ def end(connection: Connection, verification_id: UUID, result: str, problem: Boo
         None if problem is None else Jsonb(problem.as_json()),
         verification_id,
     )
+    count.add(connection, {(VERIFICATIONS, (result,)): 1})
 
 
 def forget(connection: Connection, verification_id: UUID) -> None:

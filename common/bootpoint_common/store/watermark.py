@@ -7,9 +7,18 @@ from dataclasses import dataclass, field
 from psycopg.types.json import Jsonb
 
 from bootpoint_common.errors import Fenced
+from bootpoint_common.metric import APPLIED, CHANGED, FALLBACKS, SAMPLE_MISSES, SCANNED, WIRE
+from bootpoint_common.tally import Amounts
 
+from . import count
 from .database import Connection, one, run
 from .point import PointDisk
+
+#: The fallback of a run whose sample found a change that the tracker had missed.
+SAMPLE_MISS = "sample_miss"
+
+#: How many times a disk's size an agent can have read or found changed: once by its tracker, and once more whole.
+_MOST_READINGS = 2
 
 
 @dataclass(slots=True)
@@ -25,6 +34,7 @@ class Watermark:
         samples: Grains to read back at the commit: number to digest.
         worker: Name of the process that applied them.
         worker_bytes: How many of the bytes it applied since the last record.
+        wire_bytes: Encrypted bytes that it took from the stream since the last record.
     """
 
     watermark_bytes: int
@@ -35,6 +45,7 @@ class Watermark:
     samples: dict[int, bytes] = field(default_factory=dict)
     worker: str = ""
     worker_bytes: int = 0
+    wire_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +108,21 @@ def record(connection: Connection, disk: PointDisk, writer: int, mark: Watermark
             list(mark.samples),
             list(mark.samples.values()),
         )
+    count.add(connection, {(APPLIED, ()): mark.worker_bytes, (WIRE, ()): mark.wire_bytes})
 
 
-def seal(connection: Connection, disk: PointDisk, writer: int, mark: Watermark, record_of_seal: SealRecord) -> bool:
+def seal(
+    connection: Connection, disk: PointDisk, writer: int, mark: Watermark, record_of_seal: SealRecord, *, agent: str
+) -> bool:
     """Record a disk's last watermark and its seal.
+
+    Args:
+        connection: A transaction.
+        disk: The disk.
+        writer: Number of the claim.
+        mark: What is durable since the last record.
+        record_of_seal: What the seal says.
+        agent: Name of the agent that made it.
 
     Returns:
         Whether that was the last disk: the point is sealed now.
@@ -128,6 +150,7 @@ def seal(connection: Connection, disk: PointDisk, writer: int, mark: Watermark, 
     if values.consistency == "crash":
         # Nothing held the disk still, and somebody wrote to it while it was read.
         run(connection, "UPDATE boot_point SET consistency = 'crash' WHERE id = %s", disk.point_id)
+    count.add(connection, _counted(disk, values, agent))
     return (
         run(
             connection,
@@ -138,3 +161,17 @@ def seal(connection: Connection, disk: PointDisk, writer: int, mark: Watermark, 
         )
         == 1
     )
+
+
+def _counted(disk: PointDisk, said: SealRecord, agent: str) -> Amounts:
+    """Return what a seal adds to the metrics; what an agent can't have read or found is not believed."""
+    most = _MOST_READINGS * disk.size_bytes
+    amounts: Amounts = {
+        (SCANNED, ()): min(max(said.scanned_bytes, 0), most),
+        (CHANGED, ()): min(max(said.changed_bytes, 0), most),
+    }
+    if said.fallback is not None:
+        amounts[FALLBACKS, (said.fallback,)] = 1
+    if said.fallback == SAMPLE_MISS:
+        amounts[SAMPLE_MISSES, (agent,)] = 1
+    return amounts

@@ -1,4 +1,4 @@
-"""Commands about the installation itself: up, demo, db, worker, scheduler, code page."""
+"""Commands about the installation itself: up, demo, db, worker, scheduler, exporter, code page."""
 
 from __future__ import annotations
 
@@ -96,6 +96,14 @@ def scheduler() -> None:
     run_scheduler(Config.from_environment(), say=_line)
 
 
+@click.command()
+def exporter() -> None:
+    """Serve the metrics of the whole installation to Prometheus: one for each database is enough."""
+    from bootpoint_ops.runtime import run_exporter
+
+    run_exporter(Config.from_environment(), say=_line)
+
+
 @click.group()
 def code() -> None:
     """Codes of errors and refusals."""
@@ -112,4 +120,4 @@ def code_page() -> None:
     emit({"items": items}, lambda _out: click.echo(page(), nl=False))
 
 
-__all__ = ["code", "db", "demo", "scheduler", "up", "worker"]
+__all__ = ["code", "db", "demo", "exporter", "scheduler", "up", "worker"]

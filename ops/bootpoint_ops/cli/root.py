@@ -122,7 +122,7 @@ point.point.add_command(pin.pin)
 point.point.add_command(pin.unpin)
 
 for _command in (
-    *(process.up, process.demo, process.db, process.worker, process.scheduler, process.code),
+    *(process.up, process.demo, process.db, process.worker, process.scheduler, process.exporter, process.code),
     *(status.status, report.report, history.history),
     *(rescan.host, agent.agent, disk.disk, event.event, job.job, run.run, check.point, vm.vm),
     *(switch.switch, deletion.replica),
