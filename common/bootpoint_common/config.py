@@ -93,6 +93,8 @@ class Config:
         log_format: How log lines look (`BOOTPOINT_LOG_FORMAT`).
         log_level: Which are written (`BOOTPOINT_LOG_LEVEL`).
         notices: How people are told (`BOOTPOINT_MAIL` and others).
+        traces: Where traces of runs go (`OTEL_EXPORTER_OTLP_ENDPOINT`, whose like OpenTelemetry reads itself); None for
+            nowhere.
     """
 
     state_directory: Path = DEFAULT_STATE
@@ -103,6 +105,7 @@ class Config:
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
     notices: NoticeSettings = field(default_factory=NoticeSettings)
+    traces: str | None = None
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str] | None = None) -> Config:
@@ -125,6 +128,7 @@ class Config:
             log_format=variables.take("BOOTPOINT_LOG_FORMAT", member(LogFormat), LogFormat.TEXT),
             log_level=variables.take("BOOTPOINT_LOG_LEVEL", member(LogLevel), LogLevel.INFO),
             notices=read_notices(variables),
+            traces=variables.take("OTEL_EXPORTER_OTLP_ENDPOINT", _url("http", "https"), None),
         )
         variables.close()
         return config

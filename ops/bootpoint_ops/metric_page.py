@@ -31,8 +31,8 @@ One exporter for each database is enough. It needs the database only, and may ru
 sum over all that Prometheus reads is right. Where the database doesn't answer for a minute the exporter answers 503:
 Prometheus then has `up` 0, and not numbers of before.
 
-What the exporter shows was true a moment ago: it asks the database every 2 seconds, at 10,000 jobs every few seconds, and
-never because somebody reads. It lists the workers and schedulers that are alive at `/workers`, as Prometheus's HTTP service
+What the exporter shows was true a moment ago: it asks the database every 2 seconds, in a large installation every 20 at the
+latest, and never because somebody reads. It lists the workers and schedulers that are alive at `/workers`, as Prometheus's HTTP service
 discovery wants it, so that a pool is scaled without a change there:
 
 ```yaml
@@ -79,11 +79,23 @@ restart. Names and units are dramatiq's.
 """
 
 
+_TRACES = """
+## Traces
+
+Where `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector (`http://127.0.0.1:4318`), workers, schedulers and `up` send a trace of
+each run to it, by OTLP over HTTP; the other variables of OpenTelemetry hold as well. It needs the extra:
+`pip install 'bootpoint[otel]'`. Without the variable nothing is made or sent.
+
+A trace's id is its run's id without dashes, whichever process sends a part of it. The span `run` goes from the instant at
+which the run was due to its end, with job, number, trigger, state and reason; `line` is its wait for a place; `prepare`,
+`open_point`, `replicate` (one for each slice), `commit` and `abort` are the tasks of workers. What the agent does between
+them is in the history, and no span.
+"""
+
+
 def page() -> str:
     """Return the whole page."""
-    return "".join(
-        [_HEAD, _GAUGES, *_table(GAUGES), _COUNTS, *_table(COUNTS), _TASKS, *_tasks()],
-    )
+    return "".join([_HEAD, _GAUGES, *_table(GAUGES), _COUNTS, *_table(COUNTS), _TASKS, *_tasks(), _TRACES])
 
 
 def _table(metrics: Iterable[Metric]) -> list[str]:

@@ -23,6 +23,8 @@ from bootpoint_worker.context import Context, Sessions
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
+    from bootpoint_worker.trace import Traces
+
 #: Connections of a process with all its threads.
 CONNECTIONS = 24
 
@@ -53,7 +55,19 @@ def context_of(config: Config, url: str, vault: Vault, carrier: WorkerCarrier, k
             sessions=sessions,
             worker=process_name(kind),
             notices=config.notices,
+            traces=_traces(config, kind, stack),
         )
+
+
+def _traces(config: Config, kind: str, stack: ExitStack) -> Traces | None:
+    """Make what sends traces of runs, where the settings name somebody who collects them."""
+    if config.traces is None:
+        return None
+    from bootpoint_worker.trace import Traces
+
+    made = Traces(process_name(kind))
+    stack.callback(made.close)
+    return made
 
 
 @contextmanager

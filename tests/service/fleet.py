@@ -35,6 +35,7 @@ from bootpoint_worker.service import WorkerService
 from bootpoint_worker.targets import connect
 from bootpoint_worker.targets.base import Target
 from bootpoint_worker.targets.host import HostAccess
+from bootpoint_worker.trace import Traces
 from tests.service.process import wait_for
 
 #: Leaves out what can't be copied of the directory of an agent that runs: its socket.
@@ -76,6 +77,7 @@ class Fleet:
         window_bytes: int = WINDOW,
         opener: Callable[[HostAccess], Target] = connect,
         kind: str = "worker",
+        traces: Traces | None = None,
     ) -> WorkerService:
         """Start a worker; of the kind ``up`` it is a scheduler, too."""
         context = Context(
@@ -85,6 +87,7 @@ class Fleet:
             sessions=Sessions(self.vault, opener=opener),
             worker=name,
             window_bytes=window_bytes,
+            traces=traces,
         )
         service = WorkerService(context, actors.make_broker(None), pools, slices=slices, tasks=slices, kind=kind)
         service.start()

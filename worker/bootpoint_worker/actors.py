@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -108,11 +109,16 @@ def declare(broker: dramatiq.Broker, context: Context, pools: Iterable[str]) -> 
 def _bound(work: Callable[[Context, UUID], None], context: Context, kind: str) -> Callable[[str], None]:
     def task(subject: str) -> None:
         try:
-            work(context, UUID(subject))
+            with _traced(context, kind, UUID(subject)):
+                work(context, UUID(subject))
         except Exception:  # noqa: BLE001 - the actor's boundary: the row says what is to be done, the reaper finds it
             _log.exception("task failed", extra={"kind": kind, "subject": subject})
 
     return task
+
+
+def _traced(context: Context, kind: str, subject: UUID) -> AbstractContextManager[None]:
+    return nullcontext() if context.traces is None else context.traces.task(context.database, kind, subject)
 
 
 def sender(broker: dramatiq.Broker) -> Callable[[Task], None]:

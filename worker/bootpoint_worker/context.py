@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError
@@ -23,6 +23,9 @@ from .refusal import Refusals
 from .targets import connect
 from .targets.base import Target
 from .targets.host import HostAccess
+
+if TYPE_CHECKING:
+    from .trace import Traces
 
 #: Default TCP ports of the control service, by kind of host.
 PORTS = {"kvm": 22, "esxi": 443, "hyperv": 5986, "fake": 0}
@@ -135,6 +138,7 @@ class Context:
         renewing: Whether claims are renewed by threads (a test that steps by hand says no).
         tally: What this process has counted and not yet written down.
         served_at: Where its metrics are served, as ADDRESS:PORT; None where they aren't.
+        traces: Where traces of runs go; None where nobody collects them.
         refusals: Which refusals the history gets.
         notices: How people are told.
         stopping: Set when the process is to end: slices stop at their next step.
@@ -150,6 +154,7 @@ class Context:
     renewing: bool = True
     tally: Tally = field(default_factory=Tally)
     served_at: str | None = None
+    traces: Traces | None = None
     refusals: Refusals = field(default_factory=Refusals)
     notices: NoticeSettings = field(default_factory=NoticeSettings)
     stopping: threading.Event = field(default_factory=threading.Event)

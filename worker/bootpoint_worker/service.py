@@ -45,6 +45,9 @@ ALIVE_SECONDS = 5.0
 #: Seconds between two times that a process adds what it counted to the sums of all.
 COUNT_SECONDS = 5.0
 
+#: Seconds between two looks for runs whose traces end.
+TRACE_SECONDS = 2.0
+
 #: Longest wait for news of the line, in seconds: who was passed over is looked at again without a word.
 LINE_SECONDS = 1.0
 
@@ -123,6 +126,8 @@ class ControlLoops:
                 for each in rounds(context.database, context.notices, context.worker, self._stop)
             ),
         ]
+        if context.traces is not None:
+            self._loops.append(Loop("traces", self._tell_ended, self._stop, pause=TRACE_SECONDS))
         if kind != "worker":
             self._loops.append(Loop("events", self._events, self._stop))
 
@@ -138,10 +143,16 @@ class ControlLoops:
             loop.join(10.0)
         try:
             self._count()
+            self._tell_ended()
             with self._context.database.transaction() as connection:
                 run(connection, "DELETE FROM process WHERE id = %s", self._id)
         except _AWAY:
             _log.info("process row left: the database is away")
+
+    def _tell_ended(self) -> None:
+        if self._context.traces is not None:
+            with self._context.database.transaction() as connection:
+                self._context.traces.tell_ended(connection)
 
     def _count(self) -> None:
         count.save(self._context.database, self._context.tally)

@@ -29,6 +29,10 @@ CREATE INDEX boot_point_kept ON boot_point (replica_id) WHERE state = 'committed
 CREATE INDEX boot_point_bootable ON boot_point (replica_id, instant)
     WHERE state = 'committed' AND consolidated_at IS NULL AND boot->>'verdict' = 'boots';
 
+-- When the trace of a run was told (OpenTelemetry), by one process.
+ALTER TABLE run ADD COLUMN traced_at timestamptz;
+CREATE INDEX run_untraced ON run (ended_at) WHERE traced_at IS NULL;
+
 -- A worker may serve several pools; and where Prometheus reads its metrics, ADDRESS:PORT.
 ALTER TABLE process ADD COLUMN pools text[] NOT NULL DEFAULT '{}';
 ALTER TABLE process ADD COLUMN metrics text;
