@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -36,9 +37,9 @@ from bootpoint_worker.service import Loop
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-#: Shortest pause between two pictures in seconds, and how many times longer than the last picture took it is at least:
-#: so they never take more than a tenth of a connection's time, at 10,000 jobs as well.
-PAUSE_SECONDS, PAUSE_SHARE = 2.0, 10.0
+#: Shortest and longest pause between two pictures in seconds, and how many times longer than the last picture took it
+#: is otherwise: at 10,000 jobs they take a tenth of one processor, and on a busy machine numbers are still fresh.
+PAUSE_SECONDS, PAUSE_MOST, PAUSE_SHARE = 2.0, 20.0, 10.0
 
 #: Longest wait of a scrape for the first picture, in seconds.
 FIRST_SECONDS = 5.0
@@ -108,13 +109,18 @@ class Picture:
         return self._clock() - began
 
     def _again(self) -> None:
-        self._stop.wait(max(PAUSE_SECONDS, PAUSE_SHARE * self.take()))
+        self._stop.wait(pause_after(self.take()))
 
     def latest(self) -> Shown | None:
         """Return the newest picture; None where there is none, or only one that is too old."""
         self._there.wait(FIRST_SECONDS)
         shown = self._shown
         return None if shown is None or self._clock() - shown.taken_at > STALE_SECONDS else shown
+
+
+def pause_after(seconds: float) -> float:
+    """Return how long to wait after a picture that took so many seconds."""
+    return min(max(PAUSE_SECONDS, PAUSE_SHARE * seconds), PAUSE_MOST)
 
 
 def process_registry() -> CollectorRegistry:
@@ -216,7 +222,5 @@ def _bind(app: WSGIApplication, listen: Listen, *, above: bool) -> WSGIServer:
 
 def _family(address: str) -> type[_Server]:
     """Return the server for an address: IPv6 has colons."""
-    import socket
-
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     return type("_Server", (_Server,), {"address_family": family})

@@ -102,7 +102,8 @@ def metrics_server(
             picture.start()
             stack.callback(picture.stop)
         say(f"metrics on http://{config.metrics.address}:{port}/metrics")
-        context.served_at = _reached_at(Listen(config.metrics.address, port))
+        if not state:
+            context.served_at = _reached_at(Listen(config.metrics.address, port))
         yield
 
 

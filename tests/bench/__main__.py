@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
+from bootpoint_ops.exposition import pause_after
 from tests.bench import case, conversion, exporter, history, life, schedule, tracking, used, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
@@ -219,9 +220,9 @@ class Bench:
         beside = f"{len(found.scrapes)} scrapes, slowest {max(found.scrapes):.0f} ms; {found.series:,} series, "
         beside += f"{found.plain_bytes / MiB:.1f} MiB, packed {found.packed_bytes / MiB:.1f} MiB"
         self.report.at_most(what, statistics.median(found.scrapes), 100, "ms", beside)
-        beside = f"{len(found.pictures)} pictures; the exporter takes one every {exporter.pause(found):.0f} s"
-        took = f"{statistics.median(found.pictures):.2f}"
-        self.report.add(Line("what the exporter does for it meanwhile: a picture, seconds", took, beside=beside))
+        took = statistics.median(found.pictures)
+        beside = f"{len(found.pictures)} pictures; the exporter waits {pause_after(took):.0f} s between them"
+        self.report.add(Line("what the exporter does for it: a picture, seconds", f"{took:.2f}", beside=beside))
         self.report.add(Line("of that, all queries, seconds", f"{statistics.median(found.queries):.2f}"))
 
     def history(self, made: Rig) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import os
-import statistics
 import sys
 import time
 import urllib.request
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from bootpoint_common.store import count, gauge
 from bootpoint_common.store.database import Database
-from bootpoint_ops.exposition import PAUSE_SECONDS, PAUSE_SHARE, Picture
+from bootpoint_ops.exposition import Picture
 from tests.bench.rig import Rig
 from tests.service import crowd
 from tests.service.process import Server, free_port, wait_for
@@ -48,11 +47,6 @@ class Found:
     series: int
     plain_bytes: int
     packed_bytes: int
-
-
-def pause(found: Found) -> float:
-    """Return the seconds between two pictures."""
-    return max(PAUSE_SECONDS, PAUSE_SHARE * statistics.median(found.pictures))
 
 
 def measure(rig: Rig, directory: Path) -> Found:
