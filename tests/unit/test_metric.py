@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 
 import dramatiq
@@ -17,6 +19,7 @@ from bootpoint_common.tally import Tally
 from bootpoint_ops.exposition import PORTS, application, process_registry, serve
 from bootpoint_ops.metric_page import page
 from bootpoint_worker.task_metric import TaskMetrics
+from tests.service.component import need
 from tests.service.process import free_port
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -62,6 +65,16 @@ def test_the_metrics_are_those_of_the_contract() -> None:
 
 def test_page_is_current() -> None:
     assert PAGE.read_text() == page(), "run: make docs"
+
+
+def test_prometheus_takes_the_configuration_of_the_page(tmp_path: Path) -> None:
+    need("promtool")
+    (block,) = re.findall(r"^```yaml\n(.*?)^```", page(), re.MULTILINE | re.DOTALL)
+    (tmp_path / "prometheus.yml").write_text(block)
+    done = subprocess.run(
+        ["promtool", "check", "config", str(tmp_path / "prometheus.yml")], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_what_others_choose_makes_no_new_series() -> None:
