@@ -12,7 +12,7 @@ from bootpoint_common import message
 from bootpoint_common.cipher import Reject
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.metric import CREDIT_WAIT
-from bootpoint_common.store import agent, count, event, limit, outbox, point, request, transition
+from bootpoint_common.store import agent, count, event, limit, outbox, point, request, transition, watermark
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, Row, rows, run
@@ -97,38 +97,12 @@ def heartbeat(connection: Connection, found: Agent, content: message.Heartbeat) 
                 disk.slot,
                 disk.scanned_bytes,
             )
-            waited += sum(
-                row["waited"]
-                for row in rows(
-                    connection,
-                    _PROGRESS,
-                    disk.scanned_bytes,
-                    disk.changed_bytes,
-                    disk.credit_wait_seconds,
-                    progress.run,
-                    found.id,
-                    disk.slot,
-                    disk.stream,
-                )
-            )
+            waited += watermark.progress(connection, found.id, progress.run, disk)
         _tell_of_end(connection, found, progress.run)
         if progress.revision is not None and _own_run(connection, found, progress.run) is not None:
             limit.tell_late(connection, progress.run, progress.revision)
     if waited:
         count.add(connection, {(CREDIT_WAIT, ()): waited})
-
-
-#: What a heartbeat says of a disk. A stream can't have waited for longer than its point is there, nor less than before;
-#: what came to it since the last heartbeat is returned. Nobody else writes that column, and an agent's messages are
-#: taken one after the other.
-_PROGRESS = """
-UPDATE boot_point_disk d SET scanned_bytes = %s, changed_bytes = %s, credit_wait_seconds = greatest(
-    b.credit_wait_seconds, least(%s, extract(epoch FROM now() - p.created_at)::double precision))
-FROM boot_point p JOIN run r ON r.uid = p.run_uid JOIN boot_point_disk b ON b.point_id = p.id
-WHERE d.id = b.id AND p.run_uid = %s AND r.agent_id = %s
-    AND d.slot = %s AND d.id = coalesce(%s, d.id) AND d.sealed_at IS NULL AND p.state = 'open'
-RETURNING d.credit_wait_seconds - b.credit_wait_seconds AS waited
-"""
 
 
 def _tell_of_end(connection: Connection, found: Agent, uid: UUID) -> None:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
 from bootpoint_common.errors import Fenced
+from bootpoint_common.message import DiskProgress
 from bootpoint_common.metric import APPLIED, CHANGED, FALLBACKS, SAMPLE_MISSES, SCANNED, WIRE
 from bootpoint_common.tally import Amounts
 
 from . import count
-from .database import Connection, one, run
+from .database import Connection, one, rows, run
 from .point import PointDisk
 
 #: The fallback of a run whose sample found a change that the tracker had missed.
@@ -175,3 +177,35 @@ def _counted(disk: PointDisk, said: SealRecord, agent: str) -> Amounts:
     if said.fallback == SAMPLE_MISS:
         amounts[SAMPLE_MISSES, (agent,)] = 1
     return amounts
+
+
+#: A stream can't have waited for longer than its point is there, nor for less than before. Nobody else writes that
+#: column, and the messages of an agent are taken one after the other.
+_PROGRESS = """
+UPDATE boot_point_disk d SET scanned_bytes = %s, changed_bytes = %s, credit_wait_seconds = greatest(
+    b.credit_wait_seconds, least(%s, extract(epoch FROM now() - p.created_at)::double precision))
+FROM boot_point p JOIN run r ON r.uid = p.run_uid JOIN boot_point_disk b ON b.point_id = p.id
+WHERE d.id = b.id AND p.run_uid = %s AND r.agent_id = %s
+    AND d.slot = %s AND d.id = coalesce(%s, d.id) AND d.sealed_at IS NULL AND p.state = 'open'
+RETURNING d.credit_wait_seconds - b.credit_wait_seconds AS waited
+"""
+
+
+def progress(connection: Connection, agent_id: UUID, run_uid: UUID, said: DiskProgress) -> float:
+    """Keep what an agent's heartbeat says of a disk whose stream isn't sealed.
+
+    Returns:
+        Seconds that the stream has waited for credit since the heartbeat before.
+    """
+    found = rows(
+        connection,
+        _PROGRESS,
+        said.scanned_bytes,
+        said.changed_bytes,
+        said.credit_wait_seconds,
+        run_uid,
+        agent_id,
+        said.slot,
+        said.stream,
+    )
+    return float(sum(row["waited"] for row in found))
