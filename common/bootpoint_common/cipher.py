@@ -41,7 +41,8 @@ class Reject(enum.StrEnum):
     VERSION = "version"  # made by another version
     DIRECTION = "direction"  # meant for the other side
     KEY = "key"  # key id unknown or revoked
-    AGENT = "agent"  # agent unknown, or its name malformed
+    AGENT = "agent"  # its name malformed, or not that of the login that sent it; or it answers what it wasn't asked
+    FLOOD = "flood"  # one of more than an agent may say
     POINT = "point"  # of another boot point or disk
     SEQUENCE = "sequence"  # not the next of its stream
     OFFSET = "offset"  # cumulative offset doesn't match

@@ -79,12 +79,7 @@ def rabbit_fleet(vhost: VirtualHost) -> Fleet:
 
     def agent(name: str) -> AgentCarrier:
         if name not in urls:
-            rights = agent_permissions(name)
-            user = f"{vhost.name}-{name}"
-            urls[name] = vhost.add_user(user, configure=rights.configure, write=rights.write, read=rights.read)
-            vhost.set_topic_permission(
-                user, exchange=rights.topic_exchange, write=rights.topic_write, read=rights.topic_read
-            )
+            urls[name] = vhost.login(f"{vhost.name}-{name}", agent_permissions(name))
         return connect_agent(urls[name], name)
 
     return Fleet(agent, lambda: connect_worker(vhost.url), vhost)
@@ -303,6 +298,32 @@ def test_control_messages_go_both_ways(fleet: Fleet) -> None:
     assert not agent.blocked
 
 
+def test_an_ingress_holds_so_many_messages_and_takes_more_when_it_was_drained(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for place in ("memory", "rabbit_worker"):
+        monkeypatch.setattr(f"bootpoint_common.stream.{place}.CONTROL_MESSAGES", 20)
+    worker, agent = fleet.worker(), fleet.agent()
+    worker.declare_pool("kvm")
+    for number in range(20):
+        agent.send("kvm", bytes([number]))
+    with pytest.raises(CarrierLost, match=r"full|no queue took"):
+        agent.send("kvm", b"one too many")
+    consumer = worker.ingress("kvm", 10)
+    assert bodies(consumer, 20) == [bytes([number]) for number in range(20)]
+    agent.send("kvm", b"again")
+    assert bodies(consumer, 1) == [b"again"]
+
+
+def test_a_control_message_says_under_whose_key_it_came(fleet: Fleet) -> None:
+    worker = fleet.worker()
+    worker.declare_pool("kvm")
+    fleet.agent("web1").send("kvm", b"x")
+    delivery = worker.ingress("kvm", 1).get(SOON)
+    assert delivery is not None
+    assert delivery.route == "web1.control.kvm"
+
+
 def test_control_messages_to_nobody_are_refused(fleet: Fleet) -> None:
     with pytest.raises(CarrierLost):
         fleet.agent().send("nowhere", b"x")
@@ -486,6 +507,7 @@ def test_the_rights_can_be_given_by_hand() -> None:
     assert agent_permissions("web1").commands("bp", "web1") == [
         "rabbitmqctl set_permissions -p bp web1 '^$' '^bp\\.agent$' '^agent\\.web1$'",
         "rabbitmqctl set_topic_permissions -p bp web1 bp.agent '^web1\\.(control|stream)\\.[^.]+$' '^$'",
+        """rabbitmqctl set_user_limits web1 '{"max-connections": 12, "max-channels": 12}'""",
     ]
 
 
@@ -528,7 +550,7 @@ def test_under_a_memory_alarm_a_full_stream_is_drained_and_acked(rabbit: Fleet) 
         way = Way(outlet, lambda: worker.consume(stream, 16), bundles=400, size=32 * KiB)
         wait_for(lambda: outlet.starved_seconds > 0, "the stream to be full")
         wait_for(lambda: (worker.depth(stream) or 0) > 200, "the stream to be full")
-        vhost.broker.ctl("set_vm_memory_high_watermark", "absolute", "1MiB")
+        vhost.broker.alarm("memory", on=True)
         outlet.allow(ALL)
         wait_for(lambda: agent.blocked, "the agent to see that the broker holds it back")
         before = way.opener.sequence
@@ -540,11 +562,11 @@ def test_under_a_memory_alarm_a_full_stream_is_drained_and_acked(rabbit: Fleet) 
         wait_for(lambda: (worker.depth(stream) or 0) < 120, "the stream to shrink")
         assert agent.blocked
         consumer.close()
-        vhost.broker.ctl("set_vm_memory_high_watermark", "absolute", "1GiB")
+        vhost.broker.alarm("memory", on=False)
         wait_for(lambda: not agent.blocked, "the alarm to clear")
         way.receive()
     finally:
-        vhost.broker.ctl("set_vm_memory_high_watermark", "absolute", "1GiB")
+        vhost.broker.alarm("memory", on=False)
         sender.close()
 
 
@@ -553,7 +575,7 @@ def test_a_publisher_that_is_held_back_can_be_closed_at_once(rabbit: Fleet) -> N
     assert vhost is not None
     agent, stream = rabbit.agent(), rabbit.stream()
     publisher = agent.publisher()
-    vhost.broker.ctl("set_vm_memory_high_watermark", "absolute", "1MiB")
+    vhost.broker.alarm("memory", on=True)
     try:
         publisher.publish(stream, b"x")
         wait_for(lambda: agent.blocked, "the agent to see that the broker holds it back")
@@ -561,7 +583,7 @@ def test_a_publisher_that_is_held_back_can_be_closed_at_once(rabbit: Fleet) -> N
         agent.close()
         assert time.monotonic() - started < 10
     finally:
-        vhost.broker.ctl("set_vm_memory_high_watermark", "absolute", "1GiB")
+        vhost.broker.alarm("memory", on=False)
 
 
 def test_a_stream_deleted_under_the_agent_is_seen_and_does_no_harm(rabbit: Fleet) -> None:

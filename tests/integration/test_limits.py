@@ -93,7 +93,7 @@ def carried(request: pytest.FixtureRequest, database: str, tmp_path: Path) -> It
     if request.param == "memory":
         memory = MemoryBroker()
         with fleet(database, tmp_path, memory) as made:
-            yield Carried(made, lambda stream: sum(len(body) for body, _ in memory._state.streams[stream].messages))
+            yield Carried(made, lambda stream: sum(len(body) for body, _, _ in memory._state.streams[stream].messages))
         return
     vhost: VirtualHost = request.getfixturevalue("vhost")
     broker = RabbitBroker(vhost)

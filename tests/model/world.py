@@ -211,7 +211,7 @@ class World:
             if delivery is None:
                 return False
             for _ in range(0 if lose else 2 if repeat else 1):
-                chosen.ingress.handle(delivery.body)
+                chosen.ingress.handle(delivery)
             consumer.ack(delivery.tag)
             return True
         finally:
@@ -331,8 +331,8 @@ class World:
         state = self.broker._state
         named = {f"stream.{key}": queue for key, queue in state.streams.items()} | state.inboxes | state.pools
         return {
-            name: [body for body, _ in queue.messages]
-            + [body for consumer in queue.consumers for _, body in consumer._unacked]
+            name: [body for body, _, _ in queue.messages]
+            + [body for consumer in queue.consumers for _, body, _ in consumer._unacked]
             for name, queue in named.items()
         }
 

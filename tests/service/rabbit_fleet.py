@@ -24,12 +24,7 @@ class RabbitBroker:
 
     def login(self, name: str, rights: Permissions) -> str:
         """Make a user with these rights, and return its URL."""
-        user = f"{self.vhost.name}-{name}"
-        url = self.vhost.add_user(user, configure=rights.configure, write=rights.write, read=rights.read)
-        self.vhost.set_topic_permission(
-            user, exchange=rights.topic_exchange, write=rights.topic_write, read=rights.topic_read
-        )
-        return url
+        return self.vhost.login(f"{self.vhost.name}-{name}", rights)
 
     def agent_carrier(self, agent: str) -> RabbitAgentCarrier:
         """Connect as an agent, with a login of its own."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import secrets
 import signal
 import tempfile
@@ -18,20 +20,29 @@ from urllib.parse import quote
 
 import pytest
 
+from bootpoint_common.stream.rabbit import Permissions
+from bootpoint_common.units import MiB
 from tests.service.component import need
 from tests.service.process import Server, free_port, listens, run, wait_for
 
-#: The node's own limits. The memory alarm comes at 1 GiB, so that a test that forgets to consume meets it early.
+#: What an operator installs: the node runs with it.
+INSTALLED = Path(__file__).parents[2] / "ops/rabbitmq"
+
+#: Bytes of memory and of free disk at which the node's alarms come. The first comes early, for a test that forgets to
+#: consume; the disk of a machine that tests is fuller than that of a broker.
+MEMORY_ALARM, DISK_ALARM = 1024 * MiB, 100 * MiB
+
+#: What is the node's own, as an operator would write it into a file of ``conf.d``.
 CONFIGURATION = """
 listeners.tcp.1 = 127.0.0.1:{amqp}
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {http}
-management_agent.disable_metrics_collector = true
-vm_memory_high_watermark.absolute = 1GiB
-disk_free_limit.absolute = 100MB
+prometheus.tcp.ip = 127.0.0.1
+prometheus.tcp.port = {prometheus}
+load_definitions = {definitions}
+vm_memory_high_watermark.relative = {memory:.4f}
+disk_free_limit.absolute = {disk}
 collect_statistics_interval = 60000
-default_user = admin
-default_pass = {password}
 log.file.level = warning
 """
 
@@ -77,6 +88,16 @@ class VirtualHost:
         rights = {"exchange": exchange, "write": write, "read": read}
         self.broker.api("PUT", f"topic-permissions/{quote(self.name, safe='')}/{quote(user, safe='')}", rights)
 
+    def login(self, user: str, rights: Permissions) -> str:
+        """Make a broker user with the rights and limits that an operator gives it, and return its AMQP URL."""
+        url = self.add_user(user, configure=rights.configure, write=rights.write, read=rights.read)
+        self.set_topic_permission(
+            user, exchange=rights.topic_exchange, write=rights.topic_write, read=rights.topic_read
+        )
+        for name, value in rights.limits.items():
+            self.broker.api("PUT", f"user-limits/{quote(user, safe='')}/{name}", {"value": value})
+        return url
+
     def queues(self) -> list[str]:
         """Names of the queues that exist now."""
         totals = "disable_stats=true&enable_queue_totals=true"
@@ -92,14 +113,21 @@ class RabbitServer:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.port, self._http, self._epmd_port, distribution = (free_port() for _ in range(4))
+        self.port, self._http, self._prometheus, self._epmd_port, distribution = (free_port() for _ in range(5))
         self.password = secrets.token_hex(8)
         self._directory = directory
         self._home = max(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
-        (directory / "rabbitmq.conf").write_text(
-            CONFIGURATION.format(amqp=self.port, http=self._http, password=self.password)
+        (directory / "conf.d").mkdir()
+        (directory / "conf.d/50-test.conf").write_text(
+            CONFIGURATION.format(
+                amqp=self.port,
+                http=self._http,
+                prometheus=self._prometheus,
+                definitions=self._definitions(),
+                memory=MEMORY_ALARM / (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")),
+                disk=DISK_ALARM,
+            )
         )
-        (directory / "enabled_plugins").write_text("[rabbitmq_management].\n")
         (directory / "empty.conf").touch()
         self.environment = {
             **os.environ,
@@ -111,9 +139,10 @@ class RabbitServer:
             "RABBITMQ_NODE_IP_ADDRESS": "127.0.0.1",
             "RABBITMQ_NODE_PORT": str(self.port),
             "RABBITMQ_DIST_PORT": str(distribution),
-            "RABBITMQ_CONFIG_FILE": str(directory / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILE": str(INSTALLED / "rabbitmq.conf"),
+            "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
             "RABBITMQ_CONF_ENV_FILE": str(directory / "empty.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(INSTALLED / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
             "RABBITMQ_PID_FILE": str(directory / "pid"),
@@ -130,6 +159,20 @@ class RabbitServer:
             [str(self._home / "sbin/rabbitmq-server")], log=directory / "output.log", environment=self.environment
         )
         self._names = iter(range(1, 1_000_000))
+
+    def _definitions(self) -> Path:
+        """Write what an operator installs, with an administrator, and return the file."""
+        salt = secrets.token_bytes(4)
+        digest = salt + hashlib.sha256(salt + self.password.encode()).digest()
+        user = {
+            "name": "admin",
+            "password_hash": b64encode(digest).decode(),
+            "hashing_algorithm": "rabbit_password_hashing_sha256",
+            "tags": ["administrator"],
+        }
+        file = self._directory / "definitions.json"
+        file.write_text(json.dumps({**json.loads((INSTALLED / "definitions.json").read_text()), "users": [user]}))
+        return file
 
     def start(self) -> None:
         """Start the node (and its epmd), and return when it accepts connections."""
@@ -168,6 +211,26 @@ class RabbitServer:
         """Resident memory of the node."""
         status = Path(f"/proc/{self.server.pid}/status").read_text()
         return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
+
+    def metric(self, name: str) -> float:
+        """Read one number off the node's Prometheus endpoint: the sum of all lines of that name, with whatever labels.
+
+        Raises:
+            OSError: The node doesn't answer.
+        """
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://127.0.0.1:{self._prometheus}/metrics", timeout=30) as answer:
+            text = answer.read().decode()
+        found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
+        assert found, f"{name} is no metric of RabbitMQ"
+        return sum(map(float, found))
+
+    def alarm(self, kind: str, *, on: bool) -> None:
+        """Let the memory alarm (``memory``) or the disk alarm (``disk``) come or go, by moving its limit."""
+        if kind == "memory":
+            self.ctl("set_vm_memory_high_watermark", "absolute", str(MiB if on else MEMORY_ALARM))
+        else:
+            self.ctl("set_disk_free_limit", str(1 << 50 if on else DISK_ALARM))
 
     def api(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Call the management API, and return its answer (None if it has no body).

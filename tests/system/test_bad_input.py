@@ -19,11 +19,11 @@ from uuid import UUID
 
 import pytest
 
-from bootpoint_common import machine, message
+from bootpoint_common import message
 from bootpoint_common.bundle import Kind, Sealer, encode
 from bootpoint_common.cipher import AgentKey, Direction
 from bootpoint_common.enrolment import Token
-from bootpoint_common.envelope import MAX_ENVELOPE, seal_envelope
+from bootpoint_common.envelope import MAX_ENVELOPE
 from bootpoint_common.extent import Extent
 from bootpoint_common.identity import new_id
 from bootpoint_common.metric import REFUSED, REPLAYED
@@ -35,6 +35,7 @@ from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitConsumer, 
 from bootpoint_common.units import GRAIN
 from bootpoint_producer.state import AgentState, Identity
 from tests.service.component import need
+from tests.service.forger import Forger
 from tests.service.libvirt import LibvirtHost
 from tests.service.processes import POOL, Processes, processes
 from tests.service.rabbitmq import VirtualHost
@@ -113,40 +114,6 @@ def refusals(fleet: Processes, kind: str, count: int) -> Counter[str]:
     return Counter(row["reason"] for row in fleet.rows(query, kind))
 
 
-class Forger:
-    """An agent that the test plays: makes envelopes, right ones and wrong ones."""
-
-    def __init__(self, identity: Identity) -> None:
-        self.identity = identity
-        self.incarnation = new_id()
-        self.counter = 0
-
-    def envelope(
-        self,
-        body: message.FromAgent | bytes,
-        *,
-        name: str | None = None,
-        key: AgentKey | None = None,
-        direction: Direction = Direction.TO_WORKER,
-        pool: str = POOL,
-    ) -> bytes:
-        self.counter += 1
-        name = name or self.identity.name
-        return seal_envelope(
-            key or self.identity.key,
-            direction,
-            message.control_route(name, pool),
-            name,
-            self.incarnation,
-            self.counter,
-            body if isinstance(body, bytes) else message.encode(body),
-        )
-
-    def hello(self, **changes: Any) -> message.Hello:
-        here = {"protocol": message.PROTOCOL, "version": "0", "incarnation": self.incarnation}
-        return message.Hello(**{**here, "machine": machine.identity(), **changes})
-
-
 def forged_commit(point_id: UUID) -> bytes:
     """Return what a task of dramatiq looks like on its queue."""
     task = {"queue_name": f"pool.{POOL}.tasks", "actor_name": "commit", "args": [str(point_id)], "kwargs": {}}
@@ -155,7 +122,7 @@ def forged_commit(point_id: UUID) -> bytes:
 
 def test_bad_control_messages_are_refused_counted_and_written_down(subject: Subject, rng: random.Random) -> None:
     fleet = subject.fleet
-    forger = Forger(joined(fleet, MALLORY))
+    forger = Forger(joined(fleet, MALLORY), POOL)
     run, disk = held_in_midst(subject)
     problem = message.Problem(code="cancelled", message="forged")
     now = datetime.now(UTC)
@@ -170,10 +137,10 @@ def test_bad_control_messages_are_refused_counted_and_written_down(subject: Subj
         (forged_commit(disk["point_id"]), "version"),
         (bytes(flipped), "altered"),
         (forger.envelope(forger.hello(), key=AgentKey(1, os.urandom(32))), "altered"),
-        (forger.envelope(forger.hello(), name=VICTIM), "altered"),
+        (forger.envelope(forger.hello(), name=VICTIM), "agent"),
         (forger.envelope(forger.hello(), pool="another"), "altered"),
         (forger.envelope(forger.hello(), key=AgentKey(77, forger.identity.key.secret)), "key"),
-        (forger.envelope(forger.hello(), name="nobody"), "key"),
+        (forger.envelope(forger.hello(), name="nobody"), "agent"),
         (forger.envelope(forger.hello(), direction=Direction.TO_AGENT), "direction"),
         (forger.envelope(b"no message"), "malformed"),
         (forger.envelope(forger.hello(protocol=99)), "agent_too_old"),
@@ -315,7 +282,7 @@ def test_wrong_spent_and_expired_tokens_and_revoked_keys_open_nothing(fleet: Pro
     identity = AgentState(tmp_path / "right").identity()
     assert identity is not None
     fleet.bootpoint("agent", "revoke", MALLORY)
-    forger = Forger(identity)
+    forger = Forger(identity, POOL)
     with closing(rabbit.connect_agent(identity.broker_url, MALLORY)) as carrier:
         carrier.send(POOL, forger.envelope(forger.hello()))
     assert refusals(fleet, "message_refused", 4)["key"] == 3

@@ -29,6 +29,11 @@ _LONGEST_TEXT = 4000
 _LONGEST_ORIGIN = 200
 
 
+#: Runs and disks of one heartbeat, and disks of one offer, at most: each costs statements, or a stream. An agent has
+#: one or two runs in hand, and no machine with more disks is known.
+_MOST_RUNS, _MOST_DISKS = 64, 256
+
+
 class _Entries(msgspec.Struct):
     """Entries of segments, by number, as base64; whether they are true says their digest (`damaged`)."""
 
@@ -82,6 +87,9 @@ def report(connection: Connection, found: Agent, content: message.Report) -> Non
 
 def heartbeat(connection: Connection, found: Agent, content: message.Heartbeat) -> None:
     """Keep what the agent has in hand and how far that is."""
+    if len(content.runs) > _MOST_RUNS or sum(len(progress.disks) for progress in content.runs) > _MOST_DISKS:
+        text = f"agent {found.name} has more than {_MOST_RUNS} runs or {_MOST_DISKS} disks in hand"
+        raise error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED)
     agent.in_hand(connection, found.id, msgspec.to_builtins(content.runs))
     waited = 0.0
     for progress in content.runs:
@@ -145,8 +153,8 @@ def offer(connection: Connection, found: Agent, incarnation: UUID, content: mess
         _tell_of_end(connection, found, content.run)
         return
     slots = {disk.slot for disk in content.disks}
-    if not slots or len(slots) != len(content.disks) or content.instant.tzinfo is None:
-        text = f"agent {found.name} offers no disk, or one slot twice, or an instant without a time zone"
+    if not 0 < len(slots) == len(content.disks) <= _MOST_DISKS or content.instant.tzinfo is None:
+        text = f"agent {found.name} offers no disk, too many, or one slot twice, or an instant without a time zone"
         raise error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED)
     runs.add_scripts(connection, content.run, content.scripts)
     run(

@@ -2,6 +2,10 @@
 
 Everything that comes in is taken for hostile until its envelope opens with the key of the agent it names; then only
 what that agent's own machine and runs allow is done. What is refused is counted, and written to the history.
+
+Whose login sent a message stands in its routing key, by the broker's rights. An agent that poses as another one, or
+says more than its share, is refused by that alone: it costs the others neither the database's time nor a place in the
+history.
 """
 
 from __future__ import annotations
@@ -21,8 +25,10 @@ from bootpoint_common.metric import REPLAYED
 from bootpoint_common.store import agent, event, outbox
 from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, one, run
+from bootpoint_common.stream.carrier import Delivery
 
 from . import heard, inventory
+from .allowance import Allowances
 from .context import Context
 
 _log = logging.getLogger(__name__)
@@ -42,26 +48,33 @@ class Ingress:
     def __init__(self, context: Context, pool: str) -> None:
         self._context = context
         self._pool = pool
+        self._allowances = Allowances()
 
-    def handle(self, body: bytes) -> None:
+    def handle(self, delivery: Delivery) -> None:
         """Take one message; it may be acked when this returns.
 
         Raises:
             psycopg.Error: The database is away; the message is to be delivered again.
         """
+        body, sender = delivery.body, delivery.route.partition(".")[0]
         try:
+            if not self._allowances.take(sender, len(body)):
+                raise error(Code.BUNDLE_REJECTED, f"{sender} says more than an agent may", value=Reject.FLOOD)
             name, key_id = envelope_agent(body)
+            if name != sender:
+                text = f"{sender} sends a control message in the name of {name!r}"
+                raise error(Code.BUNDLE_REJECTED, text, value=Reject.AGENT)
             if key_id == JOIN_KEY_ID:
                 self._join(name, body)
             else:
                 self._take(name, body)
         except BootpointError as problem:
-            self._refuse(body, problem)
+            self._refuse(sender, body, problem)
         except _SENSELESS as problem:
             # Delivered again it would fail again, for ever, and hold up every other agent of the pool.
             _log.exception("message makes no sense", extra={"pool": self._pool})
             text = f"a control message holds what can't be stored: {type(problem).__name__}"
-            self._refuse(body, error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED))
+            self._refuse(sender, body, error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED))
 
     def _take(self, name: str, body: bytes) -> None:
         with self._context.database.transaction() as connection:
@@ -156,19 +169,19 @@ class Ingress:
             self._context.carrier.declare_agent(name)
             outbox.tell(connection, name, found.id, message.Welcome(incarnation=join.incarnation))
 
-    def _refuse(self, body: bytes, problem: BootpointError) -> None:
+    def _refuse(self, sender: str, body: bytes, problem: BootpointError) -> None:
         reason = str(problem.value) if problem.code is Code.BUNDLE_REJECTED else str(problem.code)
         self._context.tally.refused(reason)
-        left_out = self._context.refusals.admit(self._pool, reason)
+        left_out = self._context.refusals.admit(self._pool, sender, reason)
         if left_out is None:
             return
-        _log.warning("message refused", extra={"reason": reason, "pool": self._pool})
+        _log.warning("message refused", extra={"reason": reason, "pool": self._pool, "sender": sender})
         with self._context.database.transaction() as connection:
             event.record(
                 connection,
                 "message_refused",
                 problem.message,
-                actor="unknown",
+                actor=f"login {sender}",
                 origin=f"ingress of pool {self._pool}",
                 code=str(problem.code),
                 details={"reason": reason, "bytes": len(body), "left_out": left_out},

@@ -274,7 +274,7 @@ class WorkerService:
                 while not self._stop.is_set():
                     delivery = consumer.get(0.5)
                     if delivery is not None:
-                        ingress.handle(delivery.body)
+                        ingress.handle(delivery)
                         consumer.ack(delivery.tag)
             finally:
                 consumer.close()

@@ -25,6 +25,10 @@ STREAM_LIMIT_WINDOWS = 2
 #: the broker. The segment digests of a 16 TiB disk, the largest message, are 32 MiB.
 CONTROL_LIMIT = 128 * MiB
 
+#: Messages that a pool's ingress may hold beside that. A worker takes some hundreds a second, so what waits is seconds
+#: old and not hours: when it is full, agents are refused and say again what still holds. Ten thousand agents fit.
+CONTROL_MESSAGES = 10_000
+
 #: Bytes that the queue of events may hold: thousands of them.
 EVENT_LIMIT = 4 * MiB
 

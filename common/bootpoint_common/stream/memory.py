@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TypeVar
 from uuid import UUID
 
-from bootpoint_common.stream.carrier import CONTROL_LIMIT, INBOX_PREFETCH, CarrierLost
+from bootpoint_common.message import control_route
+from bootpoint_common.stream.carrier import CONTROL_LIMIT, CONTROL_MESSAGES, INBOX_PREFETCH, CarrierLost
 from bootpoint_common.stream.memory_queue import Broker, MemoryConsumer, MemoryPublisher, Part, Queue
 
 P = TypeVar("P", bound=Part)
@@ -82,7 +83,7 @@ class MemoryAgentCarrier(_Carrier):
             CarrierLost: There is no such pool, or its ingress is full.
         """
         self._require_open()
-        self._state.send(self._state.pools, pool, body)
+        self._state.send(self._state.pools, pool, body, control_route(self._agent, pool))
 
     def inbox(self) -> MemoryConsumer:
         """Consume the agent's own queue; one consumer at a time.
@@ -113,7 +114,7 @@ class MemoryWorkerCarrier(_Carrier):
     def declare_pool(self, pool: str) -> None:
         """Make the pool's ingress queue, idempotent."""
         with self._state.changed:
-            self._state.pools.setdefault(pool, Queue(None, CONTROL_LIMIT, shared=True))
+            self._state.pools.setdefault(pool, Queue(None, CONTROL_LIMIT, CONTROL_MESSAGES, shared=True))
 
     def declare_stream(self, agent: str, stream: UUID, limit_bytes: int) -> None:
         """Make a stream that only this agent can publish to, idempotent."""

@@ -24,9 +24,10 @@ class Queue:
     Attributes:
         owner: The agent that may publish to it; None for the control queues.
         limit_bytes: What it holds at most; a publication that goes beyond is refused.
+        most: Messages that may wait in it at most; None for no such limit.
         shared: Whether all consumers get messages, or only the first (single active consumer).
         exclusive: Whether a second consumer is refused.
-        messages: What waits: (body, redelivered).
+        messages: What waits: (body, redelivered, routing key).
         held_bytes: What waits and what consumers hold unacked.
         consumers: In the order they came.
         deleted: Whether it is gone.
@@ -34,9 +35,10 @@ class Queue:
 
     owner: str | None
     limit_bytes: int
+    most: int | None = None
     shared: bool = False
     exclusive: bool = False
-    messages: deque[tuple[bytes, bool]] = field(default_factory=deque)
+    messages: deque[tuple[bytes, bool, str]] = field(default_factory=deque)
     held_bytes: int = 0
     consumers: list[MemoryConsumer] = field(default_factory=list)
     deleted: bool = False
@@ -66,23 +68,25 @@ class Broker:
             self.changed.wait(left)
         return found
 
-    def put(self, queue: Queue | None, body: bytes) -> bool:
+    def put(self, queue: Queue | None, body: bytes, route: str = "") -> bool:
         """Append a message; the lock is held. Return False when there is no room or no queue."""
         if queue is None or queue.held_bytes + len(body) > queue.limit_bytes:
             return False
-        queue.messages.append((body, False))
+        if queue.most is not None and len(queue.messages) >= queue.most:
+            return False
+        queue.messages.append((body, False, route))
         queue.held_bytes += len(body)
         self.changed.notify_all()
         return True
 
-    def send(self, queues: dict[str, Queue], name: str, body: bytes) -> None:
-        """Append a control message.
+    def send(self, queues: dict[str, Queue], name: str, body: bytes, route: str = "") -> None:
+        """Append a control message, with the routing key that its receiver is told.
 
         Raises:
             CarrierLost: There is no such queue, or it is full.
         """
         with self.changed:
-            if not self.put(queues.get(name), body):
+            if not self.put(queues.get(name), body, route):
                 raise Undeliverable(f"no queue took the message for {name!r}")
 
 
@@ -112,7 +116,7 @@ class MemoryConsumer(Part):
         self._queue = queue
         self._prefetch = prefetch
         self._tag = 0
-        self._unacked: deque[tuple[int, bytes]] = deque()
+        self._unacked: deque[tuple[int, bytes, str]] = deque()
         queue.consumers.append(self)
 
     def get(self, timeout: float) -> Delivery | None:
@@ -132,10 +136,10 @@ class MemoryConsumer(Part):
         active = queue.shared or queue.consumers[0] is self
         if not active or not queue.messages or 0 < self._prefetch <= len(self._unacked):
             return None
-        body, redelivered = queue.messages.popleft()
+        body, redelivered, route = queue.messages.popleft()
         self._tag += 1
-        self._unacked.append((self._tag, body))
-        return Delivery(self._tag, body, redelivered)
+        self._unacked.append((self._tag, body, route))
+        return Delivery(self._tag, body, redelivered, route)
 
     def ack(self, tag: int) -> None:
         """Acknowledge every message up to and including ``tag``."""
@@ -149,7 +153,7 @@ class MemoryConsumer(Part):
         """Give back what wasn't acked, in its order; may be called twice."""
         with self._state.changed:
             if not self.closed:
-                self._queue.messages.extendleft((body, True) for _, body in reversed(self._unacked))
+                self._queue.messages.extendleft((body, True, route) for _, body, route in reversed(self._unacked))
                 self._unacked.clear()
                 self._queue.consumers.remove(self)
             super().close()

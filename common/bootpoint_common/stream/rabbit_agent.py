@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from bootpoint_common.stream.carrier import INBOX_PREFETCH, CarrierLost
 from bootpoint_common.stream.rabbit_link import parameters
 from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, EVENT_EXCHANGE, RabbitConsumer, RabbitPublisher
+
+#: Connections that a login may have at a time, and channels on all of them together. An agent has three, with a channel
+#: each, and makes new ones while the broker hasn't noticed yet that the last ones are gone (40 s): four times as many.
+MOST_CONNECTIONS, MOST_CHANNELS = 12, 12
 
 
 def agent_queue(agent: str) -> str:
@@ -102,7 +107,7 @@ class RabbitAgentCarrier:
 
 @dataclass(frozen=True, slots=True)
 class Permissions:
-    """What a broker user may do, as regular expressions; the arguments of ``rabbitmqctl set_permissions``.
+    """What a broker user may do, as the regular expressions of ``rabbitmqctl set_permissions``, and how much.
 
     Attributes:
         configure: Over the queues and exchanges that it may declare and delete.
@@ -111,6 +116,7 @@ class Permissions:
         topic_exchange: The topic exchange that it publishes to.
         topic_write: Over the routing keys that it may publish under there.
         topic_read: Over the routing keys that it may bind to there.
+        limits: How many connections and channels it may have, by RabbitMQ's names of these limits (since 3.8.10).
     """
 
     configure: str
@@ -119,6 +125,9 @@ class Permissions:
     topic_exchange: str
     topic_write: str
     topic_read: str
+    limits: Mapping[str, int] = field(
+        default_factory=lambda: {"max-connections": MOST_CONNECTIONS, "max-channels": MOST_CHANNELS}
+    )
 
     def commands(self, vhost: str, user: str) -> list[str]:
         """Return the lines of shell that give these rights to a user."""
@@ -127,11 +136,15 @@ class Permissions:
         return [
             shlex.join(["rabbitmqctl", "set_permissions", "-p", vhost, user, *rights]),
             shlex.join(["rabbitmqctl", "set_topic_permissions", "-p", vhost, user, *topic]),
+            shlex.join(["rabbitmqctl", "set_user_limits", user, json.dumps(dict(self.limits))]),
         ]
 
 
 def agent_permissions(agent: str) -> Permissions:
-    """Return all that an agent's broker user needs: no queue of its own making, one to read, its own keys to write."""
+    """Return all that an agent's broker user needs: no queue of its own making, one to read, its own keys to write.
+
+    The routing key of a control message names the login that sent it: `ingress` relies on that.
+    """
     name = re.escape(agent)
     return Permissions(
         configure="^$",

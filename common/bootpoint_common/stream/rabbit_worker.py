@@ -17,7 +17,7 @@ from pika.exceptions import (
     ChannelClosedByBroker,
 )
 
-from bootpoint_common.stream.carrier import CONTROL_LIMIT, EVENT_LIMIT, CarrierLost
+from bootpoint_common.stream.carrier import CONTROL_LIMIT, CONTROL_MESSAGES, EVENT_LIMIT, CarrierLost
 from bootpoint_common.stream.rabbit_agent import agent_queue
 from bootpoint_common.stream.rabbit_link import parameters
 from bootpoint_common.stream.rabbit_part import (
@@ -127,7 +127,7 @@ class RabbitWorkerCarrier:
     def declare_pool(self, pool: str) -> None:
         """Make the pool's ingress queue and its binding, idempotent."""
         queue = f"pool.{pool}.in"
-        self._declare_queue(queue, CONTROL_LIMIT)
+        self._declare_queue(queue, CONTROL_LIMIT, most=CONTROL_MESSAGES)
         self._declare(lambda channel: channel.queue_bind(queue, AGENT_EXCHANGE, f"*.control.{pool}"))
 
     def declare_events(self) -> None:
@@ -231,7 +231,13 @@ class RabbitWorkerCarrier:
             raise CarrierLost(f"the broker refused: {exc}") from exc
 
     def _declare_queue(
-        self, queue: str, limit_bytes: int, *, single: bool = False, seconds: int | None = None
+        self,
+        queue: str,
+        limit_bytes: int,
+        *,
+        single: bool = False,
+        seconds: int | None = None,
+        most: int | None = None,
     ) -> None:
         """Declare a queue of the virtual host's default type: quorum in a cluster, else classic."""
         arguments: dict[str, Any] = {"x-overflow": "reject-publish", "x-max-length-bytes": limit_bytes}
@@ -239,6 +245,8 @@ class RabbitWorkerCarrier:
             arguments["x-single-active-consumer"] = True
         if seconds is not None:
             arguments["x-message-ttl"] = seconds * 1000
+        if most is not None:
+            arguments["x-max-length"] = most
         # Over AMQP nobody can ask for the default type, and the two types refuse each other's arguments: so the
         # one that matters more is tried first.
         quorum = {**arguments, "x-delivery-limit": DELIVERY_LIMIT}
