@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from bootpoint_common.store import process
 from bootpoint_common.store.database import Connection, one_row, rows
 from bootpoint_common.store.shown import jsonable
 from bootpoint_ops.read import job_list, unprotected
@@ -22,7 +23,7 @@ def status(connection: Connection) -> dict[str, Any]:
 
     Returns:
         ``items``: each job that is not ok; ``jobs``: how many there are; ``running``: each run that is under way, with
-        its `share`; ``unprotected_disks``.
+        its `share`; ``unprotected_disks``; ``broker_blocked_at``: since when the broker takes nothing (an alarm).
     """
     bad = rows(connection, f"SELECT {_JOBS} FROM v_job WHERE state <> 'ok' ORDER BY name")
     return {
@@ -30,6 +31,7 @@ def status(connection: Connection) -> dict[str, Any]:
         "items": [jsonable(row) for row in bad],
         "running": running(connection),
         "unprotected_disks": unprotected(connection),
+        "broker_blocked_at": jsonable(process.held_back(connection)),
     }
 
 

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import agent as agents
-from bootpoint_common.store import damage, line
+from bootpoint_common.store import damage, line, process
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store.database import Connection, Row, one, rows
 from bootpoint_common.store.shown import jsonable
@@ -72,9 +72,13 @@ def run(connection: Connection, number: int) -> dict[str, Any]:
 
 
 def run_line(connection: Connection, number: int) -> str | None:
-    """Return what a run waits for: its place in the line, or the script that decides how it ends."""
-    found = one(connection, _SCRIPT, number)
-    return line.shown(connection, number) if found is None else "the script after_point"
+    """Return what a run waits for: its place in the line, the script that decides how it ends, or the broker."""
+    if one(connection, _SCRIPT, number) is not None:
+        return "the script after_point"
+    running = one(connection, "SELECT 1 FROM run WHERE id = %s AND state = 'running'", number)
+    if running is not None and process.held_back(connection) is not None:
+        return "the broker, which takes nothing: an alarm of its memory or its disk"
+    return line.shown(connection, number)
 
 
 _SCRIPT = """

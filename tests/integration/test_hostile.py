@@ -1,4 +1,7 @@
-"""What an agent can do with its own login against others: it is refused by the broker or at the ingress, and seen."""
+"""What an agent can do with its own login against others: it is refused by the broker or at the ingress, and seen.
+
+And what an alarm of the broker does to a run.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ from bootpoint_common import message
 from bootpoint_common.identity import new_id
 from bootpoint_common.stream.rabbit_agent import MOST_CHANNELS, MOST_CONNECTIONS
 from bootpoint_common.units import MiB
+from bootpoint_worker import service
 from bootpoint_worker.allowance import BURST
 from bootpoint_worker.refusal import MOST
 from tests.conftest import SEED
+from tests.service.alarm import ride_out
 from tests.service.hostile_agent import MALLORY, POOL, VICTIM, Besieged, besieged
 from tests.service.postgres import PostgresServer
 from tests.service.process import wait_for
@@ -65,8 +70,10 @@ def scene(
     name, vhost = postgres_server.create_database(template_database), rabbitmq_server.create_vhost()
     directory = tmp_path_factory.mktemp("besieged")
     try:
-        with besieged(postgres_server.url(name), vhost, directory, random.Random(SEED)) as made:
-            yield made
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(service, "ALIVE_SECONDS", 0.2)
+            with besieged(postgres_server.url(name), vhost, directory, random.Random(SEED)) as made:
+                yield made
     finally:
         rabbitmq_server.remove_vhost(vhost)
         postgres_server.drop_database(name)
@@ -146,11 +153,15 @@ def test_what_an_agent_says_in_anothers_name_or_of_anothers_things_is_refused_by
     scene.protect()
 
 
+def test_a_disk_alarm_in_the_midst_of_a_run_is_named_and_costs_nothing(scene: Besieged) -> None:
+    ride_out(scene, "disk")
+
+
 def test_a_flood_of_right_messages_is_cut_to_its_share_and_another_agents_run_goes_on(scene: Besieged) -> None:
     quiet = scene.protect()
-    scene.publish(scene.heartbeats(3000))
+    scene.publish(scene.heartbeats(1500))
     assert scene.protect() < 3 * quiet + 5.0
-    wait_for(lambda: scene.refused("flood") > 3000 - 2 * BURST, "the flood to be refused")
+    wait_for(lambda: scene.refused("flood") > 1500 - 2 * BURST, "the flood to be refused")
     told = [row for row in scene.history() if row["details"]["reason"] == "flood"]
     assert {row["actor"] for row in told} == {f"login {MALLORY}"}
     assert 0 < len(told) <= 2 * MOST

@@ -10,8 +10,10 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from psycopg.types.json import Jsonb
+
 from bootpoint_common import message
-from bootpoint_common.store.database import Row
+from bootpoint_common.store.database import Row, run
 from bootpoint_common.stream.rabbit import agent_permissions, connect_agent
 from bootpoint_common.stream.rabbit_link import parameters
 from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitPublisher
@@ -57,20 +59,42 @@ class Besieged:
     url: str
     rng: random.Random
 
-    def protect(self, seconds: float = 60.0) -> float:
-        """Change the victim's disk, let a run of it succeed, compare the point, and return how long the run took."""
+    @contextmanager
+    def slowed(self, kb_per_second: int) -> Iterator[None]:
+        """Let the victim's runs send slowly while the context lasts."""
+        self._limit([{"value": kb_per_second}])
+        try:
+            yield
+        finally:
+            self._limit([])
+
+    def _limit(self, network: list[dict[str, int]]) -> None:
+        query = "UPDATE job SET spec = jsonb_set(spec, '{limits,network_kb_per_second}', %s) WHERE id = %s"
+        with self.fleet.database.transaction() as connection:
+            run(connection, query, Jsonb(network), self.job)
+
+    def write(self) -> None:
+        """Change the victim's disk."""
         with self.source.open("r+b") as stream:
             for grain in self.rng.sample(range(SIZE // GRAIN), CHANGED):
                 stream.seek(grain * GRAIN)
                 stream.write(self.rng.randbytes(GRAIN))
+
+    def protect(self, seconds: float = 60.0) -> float:
+        """Change the victim's disk, let a run of it succeed, compare the point, and return how long the run took."""
+        self.write()
         began = time.monotonic()
         self.fleet.wait(self.fleet.run(self.job), seconds=seconds)
         took = time.monotonic() - began
+        assert self.newest_equals_source()
+        return took
+
+    def newest_equals_source(self) -> bool:
+        """Tell whether the victim's newest boot point is what its disk is now."""
         replica = self.fleet.row("SELECT id FROM replica WHERE job_id = %s", self.job)
         assert replica is not None
         newest = self.fleet.points(self.job)[-1]
-        assert FakeHost.at(self.host).content(replica["id"], newest.id, "system") == self.source.read_bytes()
-        return took
+        return FakeHost.at(self.host).content(replica["id"], newest.id, "system") == self.source.read_bytes()
 
     def publish(self, bodies: Iterator[bytes], key: str = f"{MALLORY}.control.{POOL}") -> None:
         """Publish as Mallory, faster than anybody could answer: no confirm is waited for."""
@@ -106,8 +130,7 @@ class Besieged:
 
     def refused(self, reason: str) -> float:
         """Return how many messages the workers have refused for a reason."""
-        services = self.fleet.services
-        return float(sum(each._context.metrics.rejected.labels(reason=reason)._value.get() for each in services))
+        return self.fleet.counted(REFUSED, reason)
 
     def history(self) -> list[Row]:
         """Return what the history holds of refusals, oldest first."""

@@ -11,7 +11,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.identity import new_id
-from bootpoint_common.store import count
+from bootpoint_common.store import count, process
 from bootpoint_common.store.database import run
 from bootpoint_common.stream.carrier import CarrierLost
 
@@ -112,6 +112,7 @@ class ControlLoops:
         self._send = actors.sender(broker)
         self._stop = threading.Event()
         self._id, self._kind, self._pools = new_id(), kind, list(pools)
+        self._blocked = False
         self._loops = [
             Loop("relay", self._relay, self._stop),
             Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
@@ -194,18 +195,22 @@ class ControlLoops:
 
     def _alive(self) -> None:
         with self._context.database.transaction() as connection:
-            run(
+            process.alive(
                 connection,
-                "INSERT INTO process (id, kind, pool, pools, name, metrics) VALUES (%s, %s, %s, %s, %s, %s)"
-                " ON CONFLICT (id) DO UPDATE SET seen_at = now()",
                 self._id,
-                self._kind,
-                self._pools[0] if self._pools else None,
-                self._pools,
-                self._context.worker,
-                self._context.served_at,
+                kind=self._kind,
+                pools=self._pools,
+                name=self._context.worker,
+                metrics=self._context.served_at,
             )
-            run(connection, "DELETE FROM process WHERE seen_at < now() - interval '1 minute'")
+            needed = process.needs_broker(connection)
+        carrier = self._context.carrier
+        if needed:
+            carrier.ask_alarm()
+        if carrier.blocked != self._blocked:
+            self._blocked = carrier.blocked
+            with self._context.database.transaction() as connection:
+                process.note_alarm(connection, self._id, self._context.worker, blocked=self._blocked)
 
 
 class WorkerService:

@@ -206,6 +206,13 @@ class WorkerCarrier(Protocol):
     def blocked(self) -> bool:
         """Whether the broker is known to hold publishers back at this moment (an alarm)."""
 
+    def ask_alarm(self) -> None:
+        """Have the broker tell whether it does: it tells nobody who publishes nothing. `blocked` has the answer soon.
+
+        Raises:
+            CarrierLost: The broker isn't reachable.
+        """
+
     def close(self) -> None:
         """May be called twice."""
 

@@ -167,3 +167,6 @@ class MemoryWorkerCarrier(_Carrier):
     def blocked(self) -> bool:
         """Never: memory has no alarm; its byte limits refuse."""
         return False
+
+    def ask_alarm(self) -> None:
+        """Do nothing: there is none."""

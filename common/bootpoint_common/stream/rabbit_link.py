@@ -202,6 +202,8 @@ class Link:
         connection.ioloop.stop()
 
     def _set_blocked(self, blocked: bool) -> None:
+        text = "the broker holds this publisher back: an alarm" if blocked else "the broker takes messages again"
+        _log.warning(text, extra={"connection": self._params.client_properties["connection_name"]})
         with self.changed:
             self.blocked = blocked
             self.changed.notify_all()

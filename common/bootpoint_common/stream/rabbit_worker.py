@@ -38,6 +38,9 @@ T = TypeVar("T")
 #: the default of RabbitMQ 4 is 20.
 DELIVERY_LIMIT = 1_000_000
 
+#: A routing key that no queue has.
+_NOBODY = "bootpoint.nobody"
+
 _NOT_FOUND, _PRECONDITION_FAILED = 404, 406
 
 
@@ -188,14 +191,32 @@ class RabbitWorkerCarrier:
             CarrierLost: The broker isn't reachable or didn't take it; it may be sent again.
         """
         with self._sending:
-            if self._closed:
-                raise CarrierLost("the carrier was closed")
-            control = self._control
-            if control is None or not control.alive:
-                control = RabbitPublisher(parameters(self._url, "worker: control"))
-                control.open()
-                self._control = control
-            control.send("", agent_queue(agent), body)
+            self._publisher().send("", agent_queue(agent), body)
+
+    def _publisher(self) -> RabbitPublisher:
+        """Return the connection for control messages; the lock is held."""
+        if self._closed:
+            raise CarrierLost("the carrier was closed")
+        control = self._control
+        if control is None or not control.alive:
+            control = RabbitPublisher(parameters(self._url, "worker: control"))
+            control.open()
+            self._control = control
+        return control
+
+    def ask_alarm(self) -> None:
+        """Publish a message to nobody, unless one is on its way: its answer is for no one, an alarm is told.
+
+        Raises:
+            CarrierLost: The broker isn't reachable.
+        """
+        if self._sending.acquire(blocking=False):
+            try:
+                control = self._publisher()
+                control.poll(0)
+                control.publish_to("", _NOBODY, b"")
+            finally:
+                self._sending.release()
 
     @property
     def blocked(self) -> bool:

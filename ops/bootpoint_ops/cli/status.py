@@ -21,8 +21,8 @@ from bootpoint_ops.cli.watch import seconds_between
 def status() -> None:
     """Print one line for each job that is not ok, and exit with 1 if there is any.
 
-    Runs that are under way, disks that no job protects, and notices that can't be sent, get a line too; they don't
-    change the exit code.
+    Runs that are under way, disks that no job protects, notices that can't be sent, and an alarm of the broker get a
+    line too; they don't change the exit code.
     """
     with session().env.database.snapshot() as connection:
         found = {**dashboard.status(connection), "unsent_notices": notice.pending(connection)}
@@ -36,6 +36,7 @@ def _show(out: Console, found: dict[str, Any]) -> None:
         *(_job_line(job) for job in found["items"]),
         *(_run_line(run) for run in found["running"]),
         *_unprotected_lines(found["unprotected_disks"]),
+        *_alarm_lines(found["broker_blocked_at"]),
         *notice.pending_lines(found["unsent_notices"]),
     ):
         out.print(plain(line), markup=False)
@@ -58,6 +59,12 @@ def progress_text(run: dict[str, Any]) -> str:
     """Say how far a run is that is under way: ``41 % after 3 min``."""
     took = format_duration(seconds_between(run["started_at"], None))
     return f"begun {took} ago" if run["progress"] is None else f"{run['progress']:.0%} after {took}"
+
+
+def _alarm_lines(since: str | None) -> Iterator[str]:
+    if since is not None:
+        took = format_duration(seconds_between(since, None))
+        yield f"the broker has taken nothing for {took}: an alarm of its memory or its disk"
 
 
 def _unprotected_lines(found: list[dict[str, Any]]) -> Iterator[str]:
