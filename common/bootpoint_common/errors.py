@@ -357,7 +357,7 @@ CODES: dict[Code, CodeInfo] = {
     Code.STALLED: CodeInfo(
         _RETRY, "The run made no progress for too long.", "`bootpoint run log R` shows where it stopped"
     ),
-    Code.CLOCK_SKEW: CodeInfo(_FATAL, "The source's clock stands before the newest point.", "set the machine's clock"),
+    Code.CLOCK_SKEW: CodeInfo(_FATAL, "The source's clock is wrong: before its newest point, or more than two minutes off.", "set the machine's clock"),
     Code.ALREADY_RUNNING: CodeInfo(
         _REFUSED, "The job is running already.", "wait for it, or cancel it with `bootpoint run cancel R`"
     ),

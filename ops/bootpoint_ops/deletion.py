@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from bootpoint_common.errors import BootpointError, Code, error, together
 from bootpoint_common.store import disk, event, kept, trash
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store.database import Connection, one, rows, run
+from bootpoint_common.store.database import Connection, one, present, rows, run
 from bootpoint_common.store.job import Job, ReplicaRow
 from bootpoint_common.store.shown import jsonable
 
@@ -102,7 +102,7 @@ def delete(connection: Connection, name: str, *, replicas: bool, actor: str, now
             jobs.forget(connection, row.id)
         elif replicas:
             _refuse_busy(connection, row)
-            trash.put(connection, row, by=actor, at=now or datetime.now(UTC))
+            trash.put(connection, row, by=actor, at=now or present(connection))
             trashed.append(row)
         else:
             left.append(row)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import logging
 import threading
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -223,6 +222,7 @@ class Agent:
         match heard:
             case message.Welcome():
                 if heard.incarnation == self._link.incarnation:
+                    self._link.present.told(heard.now)
                     self.welcomed.set()
             case message.StartRun():
                 self._begin(heard)
@@ -286,7 +286,7 @@ class Agent:
                     self._tell(late)
 
     def _answer(self, asked: message.Ask) -> None:
-        if datetime.now(UTC) > asked.expires_at:
+        if self._link.present.now() > asked.expires_at:
             return
         try:
             questions = {"disks": lambda _: self._disks(), "entries": self._entries}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 from bootpoint_common import message
@@ -19,11 +19,19 @@ class Deadline:
 
     Args:
         order: The run; its seconds count from now on.
+        now: The present by the control plane's clock.
         clock: Monotonic seconds.
     """
 
-    def __init__(self, order: message.StartRun, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        order: message.StartRun,
+        *,
+        now: Callable[[], datetime],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._order = order
+        self._now = now
         self._clock = clock
         self._until = None if order.deadline is None else clock() + order.deadline.seconds
 
@@ -35,7 +43,7 @@ class Deadline:
     @property
     def expired(self) -> bool:
         """Whether the order is too old to be begun; of one with a deadline no clock of others has a say."""
-        return datetime.now(UTC) > self._order.expires_at if self._until is None else self._clock() > self._until
+        return self._now() > self._order.expires_at if self._until is None else self._clock() > self._until
 
     def within(self, seconds: float) -> float:
         """Return how long to wait for something: so many seconds at most, and not beyond the end."""

@@ -11,6 +11,7 @@ from bootpoint_common.cipher import Direction
 from bootpoint_common.envelope import open_envelope, seal_envelope
 from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
 
+from .present import Present
 from .state import Identity
 
 _log = logging.getLogger(__name__)
@@ -23,12 +24,16 @@ class Link:
         identity: Who the agent is.
         carrier: Its connections.
         incarnation: This start of the agent.
+
+    Attributes:
+        present: The present by the control plane's clock.
     """
 
     def __init__(self, identity: Identity, carrier: AgentCarrier, incarnation: UUID) -> None:
         self.identity = identity
         self.carrier = carrier
         self.incarnation = incarnation
+        self.present = Present()
         self._counter = 0
         self._lock = threading.Lock()
 

@@ -51,7 +51,7 @@ class Run:
         self.order = order
         self._tools = tools
         self._inbox: queue.Queue[message.ToAgent] = queue.Queue()
-        self._limits = RunLimits(last_breath=order.last_breath)
+        self._limits = RunLimits(last_breath=order.last_breath, now=tools.link.present.now)
         self._stop = threading.Event()
         self._over = threading.Event()
         self._stages = Stages(order, OwedScripts(tools.state.directory), over=self._over, stopping=self._stop)
@@ -61,7 +61,7 @@ class Run:
         self._cut: Cut | None = None
         self._publication: Publication | None = None
         self._heard_at = time.monotonic()
-        self._deadline = Deadline(order)
+        self._deadline = Deadline(order, now=tools.link.present.now)
 
     def tell(self, body: message.ToAgent) -> None:
         """Hand over a message that concerns this run."""

@@ -1,6 +1,6 @@
 """What an agent can do with its own login against others: it is refused by the broker or at the ingress, and seen.
 
-And what an alarm of the broker does to a run.
+And what an alarm of the broker, and a restart of the database, do to a run.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from bootpoint_common import message
 from bootpoint_common.identity import new_id
 from bootpoint_common.stream.rabbit_agent import MOST_CHANNELS, MOST_CONNECTIONS
 from bootpoint_common.units import MiB
-from bootpoint_worker import service
+from bootpoint_worker import reaper, service
 from bootpoint_worker.allowance import BURST
 from bootpoint_worker.refusal import MOST
 from tests.conftest import SEED
-from tests.service.alarm import ride_out
+from tests.service.fault import restart_in_commit, ride_out
 from tests.service.hostile_agent import MALLORY, POOL, VICTIM, Besieged, besieged
 from tests.service.postgres import PostgresServer
 from tests.service.process import wait_for
@@ -155,6 +155,13 @@ def test_what_an_agent_says_in_anothers_name_or_of_anothers_things_is_refused_by
 
 def test_a_disk_alarm_in_the_midst_of_a_run_is_named_and_costs_nothing(scene: Besieged) -> None:
     ride_out(scene, "disk")
+
+
+def test_a_database_that_restarts_in_mid_commit_costs_nothing(
+    scene: Besieged, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reaper, "RESEND_SECONDS", 1.0)
+    restart_in_commit(scene, postgres_server, "journal")
 
 
 def test_a_flood_of_right_messages_is_cut_to_its_share_and_another_agents_run_goes_on(scene: Besieged) -> None:

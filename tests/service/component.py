@@ -68,6 +68,7 @@ COMPONENTS: dict[str, Component] = {
         "a kernel that describes itself (BTF), and make setup",
     ),
     "promtool": Component(on_path("promtool")),
+    "clang": Component(on_path("clang")),
     "fio": Component(on_path("fio", "sfdisk", "partx", "resize2fs", "fstrim", "blkdiscard", "mkfs.vfat")),
     "fuse": Component(lambda: os.access("/dev/fuse", os.R_OK | os.W_OK), "load the fuse module"),
     "loop": Component(present("dev/loop-control"), "load the loop module"),

@@ -10,10 +10,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from psycopg.types.json import Jsonb
-
 from bootpoint_common import message
-from bootpoint_common.store.database import Row, run
+from bootpoint_common.metric import REFUSED
+from bootpoint_common.store.database import Row
 from bootpoint_common.stream.rabbit import agent_permissions, connect_agent
 from bootpoint_common.stream.rabbit_link import parameters
 from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitPublisher
@@ -58,20 +57,6 @@ class Besieged:
     forger: Forger
     url: str
     rng: random.Random
-
-    @contextmanager
-    def slowed(self, kb_per_second: int) -> Iterator[None]:
-        """Let the victim's runs send slowly while the context lasts."""
-        self._limit([{"value": kb_per_second}])
-        try:
-            yield
-        finally:
-            self._limit([])
-
-    def _limit(self, network: list[dict[str, int]]) -> None:
-        query = "UPDATE job SET spec = jsonb_set(spec, '{limits,network_kb_per_second}', %s) WHERE id = %s"
-        with self.fleet.database.transaction() as connection:
-            run(connection, query, Jsonb(network), self.job)
 
     def write(self) -> None:
         """Change the victim's disk."""

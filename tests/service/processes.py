@@ -56,6 +56,7 @@ class Processes:
         storage: Where the replicas' files go; guests can enter it.
         directory: State, configurations and logs.
         running: Every process that was started, by name.
+        clocks: Seconds that the clock of a process is ahead of ours, by its name.
     """
 
     database: Database
@@ -64,6 +65,7 @@ class Processes:
     storage: Path
     directory: Path
     running: dict[str, Server] = field(default_factory=dict)
+    clocks: dict[str, int] = field(default_factory=dict)
     _again: dict[str, Callable[[], Server]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -149,11 +151,20 @@ class Processes:
     def _start(self, name: str, command: Sequence[str], says: str) -> Server:
         log = self.directory / f"{name}.log"
         before = log.stat().st_size if log.exists() else 0
-        server = Server(command, log=log, environment=self.environment)
+        server = Server(command, log=log, environment=self.environment | self._clock(name))
         self.running[name] = server
         self._again[name] = lambda: self._start(name, command, says)
         server.start(lambda: says.encode() in log.read_bytes()[before:], name)
         return server
+
+    def _clock(self, name: str) -> dict[str, str]:
+        """Return the environment of a process whose clock is wrong."""
+        if name not in self.clocks:
+            return {}
+        library = self.directory / "wrongclock.so"
+        if not library.exists():
+            run(["clang", "-shared", "-fPIC", "-O2", "-o", str(library), str(Path(__file__).with_name("wrongclock.c"))])
+        return {"LD_PRELOAD": str(library), "WRONG_CLOCK": str(self.clocks[name])}
 
     def start_again(self, name: str) -> Server:
         """Start a process that has ended, with the words that it had."""

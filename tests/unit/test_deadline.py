@@ -58,7 +58,7 @@ def deadline(clock: Clock, *, seconds: float | None = 60.0, targets: int = 1) ->
             whole_bytes={"system": 1000 * MiB, "data": 100 * MiB},
         ),
     )
-    return Deadline(order, clock=clock)
+    return Deadline(order, now=lambda: datetime.now(UTC), clock=clock)
 
 
 @pytest.mark.parametrize(

@@ -164,7 +164,7 @@ def offer(connection: Connection, found: Agent, incarnation: UUID, content: mess
         content.snapshot,
         known.uid,
     )
-    instant, skewed = point.free_instant(connection, known.uid, content.instant)
+    instant, wrong = point.free_instant(connection, known.uid, content.instant)
     targets = rows(
         connection,
         "SELECT t.replica_id, y.pool FROM run_target t JOIN replica y ON y.id = t.replica_id"
@@ -176,11 +176,11 @@ def offer(connection: Connection, found: Agent, incarnation: UUID, content: mess
         if existing is not None:
             outbox.task(connection, target["pool"], "open_point", existing.id)
             continue
-        if skewed:
+        if wrong is not None:
             event.record(
                 connection,
                 "clock_skew",
-                f"the clock of {found.name} stands before the newest point",
+                f"the clock of {found.name} {wrong}",
                 actor="worker",
                 job=known.job_name,
                 run_number=known.id,

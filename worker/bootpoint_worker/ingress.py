@@ -24,7 +24,7 @@ from bootpoint_common.machine import same_machine
 from bootpoint_common.metric import REPLAYED
 from bootpoint_common.store import agent, event, outbox
 from bootpoint_common.store.agent import Agent
-from bootpoint_common.store.database import Connection, one, run
+from bootpoint_common.store.database import Connection, one, present, run
 from bootpoint_common.stream.carrier import Delivery
 
 from . import heard, inventory
@@ -138,7 +138,8 @@ class Ingress:
         if newest:
             agent.in_hand(connection, found.id, [{"run": str(uid)} for uid in content.runs])
         self._context.carrier.declare_agent(found.name)
-        outbox.tell(connection, found.name, found.id, message.Welcome(incarnation=content.incarnation))
+        welcome = message.Welcome(incarnation=content.incarnation, now=present(connection))
+        outbox.tell(connection, found.name, found.id, welcome)
 
     def _join(self, name: str, body: bytes) -> None:
         with self._context.database.transaction() as connection:
@@ -167,7 +168,8 @@ class Ingress:
                 details={"machine": join.machine},
             )
             self._context.carrier.declare_agent(name)
-            outbox.tell(connection, name, found.id, message.Welcome(incarnation=join.incarnation))
+            welcome = message.Welcome(incarnation=join.incarnation, now=present(connection))
+            outbox.tell(connection, name, found.id, welcome)
 
     def _refuse(self, sender: str, body: bytes, problem: BootpointError) -> None:
         reason = str(problem.value) if problem.code is Code.BUNDLE_REJECTED else str(problem.code)

@@ -12,7 +12,7 @@ from bootpoint_common.job import read_json
 from bootpoint_common.store import host as hosts
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store import request as requests
-from bootpoint_common.store.database import one
+from bootpoint_common.store.database import one, present
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.request import Request
@@ -46,8 +46,8 @@ def answer(context: Context, request: Request) -> dict[str, Any]:
 def answer_request(context: Context, request_id: UUID) -> None:
     """The actor: answer a request that nobody has answered and that hasn't expired."""
     with context.database.transaction() as connection:
-        found = requests.get(connection, request_id)
-    if found is None or found.state != "asked" or found.expires_at < datetime.now(UTC):
+        found, now = requests.get(connection, request_id), present(connection)
+    if found is None or found.state != "asked" or found.expires_at < now:
         return
     value, problem = None, None
     try:

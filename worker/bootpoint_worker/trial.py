@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from datetime import UTC, datetime
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Fenced, NotFoundError
 from bootpoint_common.store import event
 from bootpoint_common.store import trial as trials
 from bootpoint_common.store.claim import Claim, claim
-from bootpoint_common.store.database import Connection, one, run
+from bootpoint_common.store.database import Connection, one, present, run
 
 from . import bootcheck
 from .context import Context
@@ -136,8 +135,9 @@ def _failed(context: Context, subject: Subject, problem: BootpointError) -> bool
     """Decide what becomes of a VM whose step failed: tried again by the reaper (False), or ended (True)."""
     found = subject.trial
     _log.warning("step failed", extra={"trial": found.number, "state": found.state, "cause": problem.message})
-    late = found.placed_at is not None and (datetime.now(UTC) - found.placed_at).total_seconds() > START_SECONDS
     with context.database.transaction() as connection:
+        took = None if found.placed_at is None else (present(connection) - found.placed_at).total_seconds()
+        late = took is not None and took > START_SECONDS
         subject.check(connection)
         if found.state != "starting" or (problem.retryable and not late):
             # An end that can't be made is tried for ever: the VM may run. A look that fails is made again until the

@@ -13,9 +13,15 @@ from .part import Base, Message, Problem
 
 
 class Welcome(Message, frozen=True, kw_only=True, tag="welcome"):
-    """The hello with this incarnation was taken."""
+    """The hello with this incarnation was taken.
+
+    Attributes:
+        incarnation: The hello's.
+        now: The present when this was written, by the database's clock; None from a worker that doesn't say it.
+    """
 
     incarnation: UUID
+    now: datetime | None = None
 
 
 class RunDisk(msgspec.Struct, frozen=True, kw_only=True):

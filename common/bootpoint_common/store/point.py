@@ -19,9 +19,12 @@ from typing import Any
 from uuid import UUID
 
 from bootpoint_common.message import Base, BaseDisk
-from bootpoint_common.units import GRAIN
+from bootpoint_common.units import GRAIN, format_duration
 
-from .database import Connection, Row, one, rows
+from .database import Connection, Row, one, one_row, rows
+
+#: Seconds that a source's clock may be off before a boot point is named after the database's.
+CLOCK_TOLERANCE = 120.0
 
 #: Sizes of credit windows in bytes: how far an agent may be ahead of the watermark.
 WINDOW = 64 << 20
@@ -172,22 +175,36 @@ def point_name(instant: datetime) -> str:
     return f"V{instant:%Y%m%d_%H%M%S}"
 
 
-def free_instant(connection: Connection, run_uid: UUID, instant: datetime) -> tuple[datetime, bool]:
-    """Return the instant that names the points of a run, and whether the source's clock was behind.
+def free_instant(connection: Connection, run_uid: UUID, instant: datetime) -> tuple[datetime, str | None]:
+    """Return the instant that names the points of a run, and what is wrong with the source's clock.
 
-    An instant that isn't later than the newest point among the job's replicas becomes that one's + 1 s.
+    A snapshot is taken after its run has begun and before it is offered, by the database's clock. An instant that is
+    off by more than `CLOCK_TOLERANCE` becomes the nearer of the two: the ages that people are woken for follow from it.
+    One that isn't later than the newest point among the job's replicas becomes that one's + 1 s.
+
+    Args:
+        connection: A transaction.
+        run_uid: The run.
+        instant: The snapshot's instant by the source's clock, aware.
     """
-    row = one(
+    row = one_row(
         connection,
-        "SELECT max(p.instant) AS newest FROM run_target t JOIN boot_point p ON p.replica_id = t.replica_id"
-        " WHERE t.run_uid = %s AND p.state <> 'aborted' AND p.run_uid <> t.run_uid",
+        "SELECT now() AS latest, (SELECT started_at FROM run WHERE uid = %s) AS earliest,"
+        " (SELECT max(p.instant) FROM run_target t JOIN boot_point p ON p.replica_id = t.replica_id"
+        "  WHERE t.run_uid = %s AND p.state <> 'aborted' AND p.run_uid <> t.run_uid) AS newest",
+        run_uid,
         run_uid,
     )
+    newest, wrong = row["newest"], None
+    nearest = min(max(instant, row["earliest"] or instant), row["latest"])
+    off = (instant - nearest).total_seconds()
+    if abs(off) > CLOCK_TOLERANCE:
+        wrong = f"is {format_duration(abs(off))} {'ahead' if off > 0 else 'behind'}"
+        instant = nearest
     instant = instant.replace(microsecond=0)
-    newest = row["newest"] if row is not None else None
     if newest is None or instant > newest:
-        return instant, False
-    return newest.replace(microsecond=0) + timedelta(seconds=1), True
+        return instant, wrong
+    return newest.replace(microsecond=0) + timedelta(seconds=1), wrong or "stands before the newest point"
 
 
 def head_base(connection: Connection, replica_id: UUID) -> Base | None:
