@@ -6,13 +6,14 @@ import random
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_common import message
 from bootpoint_common.metric import REFUSED
 from bootpoint_common.store.database import Row
+from bootpoint_common.stream.carrier import Undeliverable
 from bootpoint_common.stream.rabbit import agent_permissions, connect_agent
 from bootpoint_common.stream.rabbit_link import parameters
 from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitPublisher
@@ -29,6 +30,9 @@ VICTIM, MALLORY = "victim", "mallory"
 
 #: Pool of both.
 POOL = "fake"
+
+#: Messages that Mallory sends before she waits for the broker's answer: the interpreter is the workers' as well.
+AT_ONCE = 200
 
 #: Size of the victim's disk, and grains that change between two runs.
 SIZE, CHANGED = 16 * MiB, 32
@@ -82,14 +86,18 @@ class Besieged:
         return FakeHost.at(self.host).content(replica["id"], newest.id, "system") == self.source.read_bytes()
 
     def publish(self, bodies: Iterator[bytes], key: str = f"{MALLORY}.control.{POOL}") -> None:
-        """Publish as Mallory, faster than anybody could answer: no confirm is waited for."""
+        """Publish as Mallory, hundreds at once, and return when the broker has answered for all of them."""
         publisher = RabbitPublisher(parameters(self.url, "mallory: flood"))
         with closing(publisher):
             publisher.open()
-            for body in bodies:
+            for number, body in enumerate(bodies, 1):
                 publisher.publish_to(AGENT_EXCHANGE, key, body)
-                publisher.poll(0)
-            # The broker has everything once it has answered the last one.
+                if number % AT_ONCE == 0:
+                    self._await(publisher, key)
+            self._await(publisher, key)
+
+    def _await(self, publisher: RabbitPublisher, key: str) -> None:
+        with suppress(Undeliverable):  # the ingress is full: then it was refused, which is an answer
             publisher.send(AGENT_EXCHANGE, key, b"")
 
     def heartbeats(self, count: int) -> Iterator[bytes]:

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from bootpoint_common.units import KiB
 
-#: Messages a second, on average. An agent says one every 10 s, and in a run one or two a second.
-RATE = 20.0
+#: Messages a second, on average. An agent says one every 10 s, and in a run one or two a second. Each that is taken
+#: costs a transaction: where that takes 50 ms, a flood still leaves three quarters of the time to the others.
+RATE = 5.0
 
 #: Messages at once: an agent with many disks that comes back says a dozen.
 BURST = 200.0
