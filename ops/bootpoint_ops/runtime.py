@@ -17,6 +17,7 @@ from bootpoint_common.crypto import Vault
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store.database import Database
 from bootpoint_common.stream.carrier import WorkerCarrier
+from bootpoint_common.systemd import Manager
 from bootpoint_ops.environment import database_url, open_vault
 from bootpoint_worker.context import Context, Sessions
 
@@ -144,7 +145,7 @@ def _broker_url(config: Config) -> str:
     return config.broker_url
 
 
-def run_worker(config: Config, pools: list[str], *, slices: int, tasks: int, say: Say) -> None:
+def run_worker(config: Config, pools: list[str], *, slices: int, tasks: int, manager: Manager, say: Say) -> None:
     """Serve pools until a signal comes.
 
     Raises:
@@ -171,11 +172,11 @@ def run_worker(config: Config, pools: list[str], *, slices: int, tasks: int, say
         with metrics_server(config, context, registry, say):
             service.start()
             say(f"worker serves {', '.join(pools)}; SIGTERM ends it")
-            stop.wait()
+            manager.attend(stop, service.stuck)
             service.stop()
 
 
-def run_scheduler(config: Config, *, say: Say) -> None:
+def run_scheduler(config: Config, *, manager: Manager, say: Say) -> None:
     """Relay and reap until a signal comes; any number may run.
 
     Raises:
@@ -198,7 +199,7 @@ def run_scheduler(config: Config, *, say: Say) -> None:
         with metrics_server(config, context, registry, say):
             loops.start()
             say("scheduler runs; SIGTERM ends it")
-            stop.wait()
+            manager.attend(stop, loops.stuck)
             loops.stop()
 
 

@@ -24,7 +24,8 @@ from bootpoint_common.enrolment import Token
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.stream import rabbit
 from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
-from bootpoint_producer import diskmap, event_command, systemd
+from bootpoint_common.systemd import Manager, manager_option
+from bootpoint_producer import diskmap, event_command
 from bootpoint_producer.agent import VERSION, Agent, refuse_copy
 from bootpoint_producer.join import join as join_installation
 from bootpoint_producer.occasion import Kind
@@ -209,15 +210,10 @@ def _read_token() -> Token:
         raise error(Code.SPEC_INVALID, str(exc), key="token", hint=hint) from None
 
 
-def notify_option(command: F) -> F:
-    """Add systemd's socket, where systemd waits for a word of this process."""
-    return click.option("--notify-socket", "notify", envvar="NOTIFY_SOCKET", hidden=True)(command)
-
-
 @main.command()
-@notify_option
+@manager_option
 @place_options
-def run(notify: str | None, config_file: Path | None, state_directory: Path | None) -> None:
+def run(manager: Manager, config_file: Path | None, state_directory: Path | None) -> None:
     """Serve runs in the foreground until SIGTERM."""
     allocator.reuse_buffers()
     config = settings(config_file, state_directory)
@@ -233,8 +229,9 @@ def run(notify: str | None, config_file: Path | None, state_directory: Path | No
         agent = Agent(state, config, rabbit.connect_agent(identity.broker_url, identity.name))
         agent.start()
         click.echo(f"agent {identity.name} runs; SIGTERM ends it")
-        systemd.tell(notify, "READY=1")
+        manager.tell("READY=1")
         stop.wait()
+        manager.tell("STOPPING=1")
         agent.stop()
 
 
@@ -327,7 +324,7 @@ def status(output: str, config_file: Path | None, state_directory: Path | None) 
     help="Seconds to wait until somebody takes it. [default: 10; for a restart 600]",
 )
 @click.option("--once", is_flag=True, help="Do nothing where this start of the machine has been told already.")
-@notify_option
+@manager_option
 @output_option
 @place_options
 def event(kind: str, config_file: Path | None, state_directory: Path | None, **said: Any) -> None:

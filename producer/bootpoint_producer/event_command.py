@@ -8,7 +8,8 @@ from typing import Any
 
 import click
 
-from . import systemd
+from bootpoint_common.systemd import Manager
+
 from .doorbell import ring
 from .occasion import SHUTDOWN_SECONDS, Kind
 from .probe import line_of
@@ -26,7 +27,7 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 def happen(
-    directory: Path, kind: Kind, *, origin: str, patience: float | None, once: bool, as_json: bool, notify: str | None
+    directory: Path, kind: Kind, *, origin: str, patience: float | None, once: bool, as_json: bool, manager: Manager
 ) -> int:
     """Say an event to the agent of a directory, print what happens, and return the exit code.
 
@@ -37,7 +38,7 @@ def happen(
         patience: Seconds to wait for somebody to take it; None for what suits the event.
         once: Whether to say nothing where this start of the machine has been told.
         as_json: Whether to print JSON.
-        notify: systemd's socket, where systemd waits for this command.
+        manager: systemd, where it waits for this command.
 
     Raises:
         BootpointError: ``agent_offline``, ``no_worker``; or why the event was refused.
@@ -53,7 +54,7 @@ def happen(
         if "taken" in answer:
             # This stop may take as long as the job's deadline allows, whatever the unit says.
             extended = int((answer["seconds"] + NOTIFY_SECONDS) * 1_000_000)
-            systemd.tell(notify, f"EXTEND_TIMEOUT_USEC={extended}")
+            manager.tell(f"EXTEND_TIMEOUT_USEC={extended}")
         elif answer.get("done"):
             items = answer["items"]
         elif not as_json:

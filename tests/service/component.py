@@ -79,6 +79,8 @@ COMPONENTS: dict[str, Component] = {
     "mmdebstrap": Component(on_path("mmdebstrap")),
     "grub": Component(present("usr/lib/grub/i386-pc/boot.img")),
     "guestfish": Component(on_path("guestfish")),
+    "systemd": Component(on_path("systemd-analyze"), "apt-get install systemd"),
+    "dpkg": Component(on_path("dpkg-deb")),
     "7zip": Component(on_path("7zz")),
     "linux-libc-dev": Component(present("usr/include/x86_64-linux-gnu/asm/unistd_64.h")),
     "rsync": Component(on_path("rsync")),

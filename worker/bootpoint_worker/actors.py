@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from uuid import UUID
 
 import dramatiq
+import pika
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware, ShutdownNotifications, TimeLimit
@@ -42,6 +43,10 @@ _log = logging.getLogger(__name__)
 
 #: Longest time of a task in milliseconds: above the longest slice, below RabbitMQ's 30 minutes for an ack.
 TIME_LIMIT = 25 * 60 * 1000
+
+#: Longest wait in seconds of who hands a task to a broker that takes nothing, as at a memory alarm. dramatiq tries six
+#: times before the relay begins anew; one that waited for ever would look like one that hangs.
+BLOCKED_SECONDS = 20.0
 
 #: Tasks that apply a stream; they have threads of their own, so that a long copy never holds up a commit.
 SLICES = frozenset({"replicate"})
@@ -85,7 +90,11 @@ def make_broker(url: str | None, registry: CollectorRegistry | None = None) -> d
         middleware.append(TaskMetrics(registry))
     if url is None:
         return StubBroker(middleware=middleware)
-    return RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
+    made = RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
+    parameters = pika.URLParameters(url)
+    parameters.blocked_connection_timeout = BLOCKED_SECONDS
+    made.parameters = parameters
+    return made
 
 
 def declare(broker: dramatiq.Broker, context: Context, pools: Iterable[str]) -> None:

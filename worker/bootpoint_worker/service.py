@@ -5,20 +5,19 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import dramatiq
-import psycopg
-from psycopg_pool import PoolTimeout
 
 from bootpoint_common.identity import new_id
 from bootpoint_common.store import count, process
 from bootpoint_common.store.database import run
-from bootpoint_common.stream.carrier import CarrierLost
 
 from . import actors, archive, event_intake
 from .admission import admit
 from .context import Context
 from .ingress import Ingress
+from .loop import AWAY, Loop, stuck
 from .notice.round import rounds
 from .reaper import REAP_SECONDS, reap
 from .relay import relay_once
@@ -26,12 +25,6 @@ from .scheduling.round import ROUND_SECONDS, attend
 from .verification_due import LOOK_SECONDS, look
 
 _log = logging.getLogger(__name__)
-
-#: What a lost broker or database looks like; the loop that meets it begins anew after `AGAIN_SECONDS`.
-_AWAY = (CarrierLost, psycopg.Error, PoolTimeout, dramatiq.errors.BrokerConnectionError, OSError)
-
-#: Seconds until a loop that lost its broker or database begins anew.
-AGAIN_SECONDS = 1.0
 
 #: Longest wait of the relay for news, in seconds: rows with a later time become due without a word.
 RELAY_SECONDS = 0.5
@@ -51,48 +44,15 @@ TRACE_SECONDS = 2.0
 #: Longest wait for news of the line, in seconds: who was passed over is looked at again without a word.
 LINE_SECONDS = 1.0
 
+#: Longest wait for slices and tasks at the end of a process, in milliseconds. A slice ends at its next record, within
+#: seconds; a commit that takes longer is done again elsewhere. `TimeoutStopSec` of the units is longer.
+STOP_MILLISECONDS = 30_000
+
 #: Channel of NOTIFY that says that the line has grown, or that a place may be free.
 _LINE = "bootpoint_line"
 
 #: Channel of NOTIFY that says that the outbox has something new.
 _OUTBOX = "bootpoint_outbox"
-
-
-class Loop:
-    """A thread that does the same thing again until it is told to stop.
-
-    Args:
-        name: Name of the thread.
-        work: One round; returns when there is nothing to do at the moment.
-        stop: Set when the loop is to end.
-        pause: Seconds between rounds.
-    """
-
-    def __init__(self, name: str, work: Callable[[], object], stop: threading.Event, *, pause: float = 0.0) -> None:
-        self._work, self._stop, self._pause = work, stop, pause
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
-
-    def start(self) -> None:
-        """Start the thread."""
-        self._thread.start()
-
-    def join(self, timeout: float) -> None:
-        """Wait for its end."""
-        self._thread.join(timeout)
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            pause = self._pause
-            try:
-                self._work()
-            except _AWAY as away:
-                _log.warning("loop begins anew", extra={"loop": self._thread.name, "cause": str(away)})
-                pause = AGAIN_SECONDS
-            except Exception:  # noqa: BLE001 - the thread's boundary: what failed stands in a row or queue, is met again
-                _log.exception("loop failed", extra={"loop": self._thread.name})
-                pause = AGAIN_SECONDS
-            if pause:
-                self._stop.wait(pause)
 
 
 class ControlLoops:
@@ -114,23 +74,23 @@ class ControlLoops:
         self._id, self._kind, self._pools = new_id(), kind, list(pools)
         self._blocked = False
         self._loops = [
-            Loop("relay", self._relay, self._stop),
-            Loop("reaper", lambda: reap(context), self._stop, pause=REAP_SECONDS),
-            Loop("schedule", self._schedule, self._stop, pause=ROUND_SECONDS),
-            Loop("line", self._line, self._stop),
-            Loop("checks", lambda: look(context), self._stop, pause=LOOK_SECONDS),
-            Loop("archive", lambda: archive.tend(context.database), self._stop, pause=archive.LOOK_SECONDS),
-            Loop("alive", self._alive, self._stop, pause=ALIVE_SECONDS),
-            Loop("counts", self._count, self._stop, pause=COUNT_SECONDS),
+            Loop("relay", self._relay, self._stop, vital=True),
+            Loop("reaper", lambda _: reap(context), self._stop, pause=REAP_SECONDS, vital=True),
+            Loop("schedule", self._schedule, self._stop, pause=ROUND_SECONDS, vital=True),
+            Loop("line", self._line, self._stop, vital=True),
+            Loop("checks", lambda _: look(context), self._stop, pause=LOOK_SECONDS),
+            Loop("archive", lambda _: archive.tend(context.database), self._stop, pause=archive.LOOK_SECONDS),
+            Loop("alive", lambda _: self._alive(), self._stop, pause=ALIVE_SECONDS, vital=True),
+            Loop("counts", lambda _: self._count(), self._stop, pause=COUNT_SECONDS),
             *(
-                Loop(each.name, each.work, self._stop, pause=each.pause)
+                Loop(each.name, _plain(each.work), self._stop, pause=each.pause)
                 for each in rounds(context.database, context.notices, context.worker, self._stop)
             ),
         ]
         if context.traces is not None:
-            self._loops.append(Loop("traces", self._tell_ended, self._stop, pause=TRACE_SECONDS))
+            self._loops.append(Loop("traces", lambda _: self._tell_ended(), self._stop, pause=TRACE_SECONDS))
         if kind != "worker":
-            self._loops.append(Loop("events", self._events, self._stop))
+            self._loops.append(Loop("events", self._events, self._stop, vital=True))
 
     def start(self) -> None:
         """Start the threads."""
@@ -147,7 +107,7 @@ class ControlLoops:
             self._tell_ended()
             with self._context.database.transaction() as connection:
                 run(connection, "DELETE FROM process WHERE id = %s", self._id)
-        except _AWAY:
+        except AWAY:
             _log.info("process row left: the database is away")
 
     def _tell_ended(self) -> None:
@@ -158,34 +118,39 @@ class ControlLoops:
     def _count(self) -> None:
         count.save(self._context.database, self._context.tally)
 
-    def _relay(self) -> None:
+    def stuck(self, seconds: float) -> str | None:
+        """Return the name of a loop that hasn't moved for so long though it should; None when there is none."""
+        return stuck(self._loops, seconds)
+
+    def _relay(self, loop: Loop) -> None:
         with self._context.database.listen(_OUTBOX) as connection:
-            while not self._stop.is_set():
-                while relay_once(self._context, self._send):
+            while loop.goes_on():
+                while relay_once(self._context, self._send) and loop.goes_on():
                     pass
                 for _ in connection.notifies(timeout=RELAY_SECONDS, stop_after=1):
                     pass
 
-    def _schedule(self) -> None:
-        while not self._stop.is_set() and attend(self._context.database, origin=self._context.worker):
+    def _schedule(self, loop: Loop) -> None:
+        while loop.goes_on() and attend(self._context.database, origin=self._context.worker):
             pass
 
-    def _line(self) -> None:
+    def _line(self, loop: Loop) -> None:
         with self._context.database.listen(_LINE) as connection:
-            while not self._stop.is_set():
-                while admit(self._context.database):
+            while loop.goes_on():
+                while admit(self._context.database) and loop.goes_on():
                     pass
                 for _ in connection.notifies(timeout=LINE_SECONDS, stop_after=1):
                     pass
 
-    def _events(self) -> None:
+    def _events(self, loop: Loop) -> None:
         """Take what others say of sources, until the end."""
         consumer = self._context.carrier.events(event_intake.PREFETCH)
         if consumer is None:
-            self._stop.wait()
+            while loop.goes_on():
+                self._stop.wait(ALIVE_SECONDS)
             return
         try:
-            while not self._stop.is_set():
+            while loop.goes_on():
                 delivery = consumer.get(0.5)
                 if delivery is not None:
                     event_intake.take(self._context, delivery)
@@ -249,7 +214,7 @@ class WorkerService:
             _worker(broker, every - slice_queues - check_queues, tasks),
             _worker(broker, check_queues, checks),
         ]
-        self._ingress = [Loop(f"ingress {pool}", self._ingress_of(pool), self._stop) for pool in pools]
+        self._ingress = [Loop(f"ingress {pool}", self._ingress_of(pool), self._stop, vital=True) for pool in pools]
 
     def start(self) -> None:
         """Start all threads."""
@@ -263,20 +228,25 @@ class WorkerService:
         """End slices at their next record, then all threads; unfinished work goes on elsewhere."""
         self._context.stopping.set()
         self._stop.set()
-        for worker in self._workers:
-            worker.stop(timeout=30_000)
+        # At the same time: a task at its end must not take from the time of a slice.
+        with ThreadPoolExecutor(len(self._workers)) as pool:
+            list(pool.map(lambda worker: worker.stop(timeout=STOP_MILLISECONDS), self._workers))
         for loop in self._ingress:
             loop.join(10.0)
         self._control.stop()
 
-    def _ingress_of(self, pool: str) -> Callable[[], None]:
+    def stuck(self, seconds: float) -> str | None:
+        """As `ControlLoops.stuck`; slices and tasks are no loops: their claims run out without progress."""
+        return stuck(self._ingress, seconds) or self._control.stuck(seconds)
+
+    def _ingress_of(self, pool: str) -> Callable[[Loop], None]:
         ingress = Ingress(self._context, pool)
 
-        def consume() -> None:
+        def consume(loop: Loop) -> None:
             self._context.carrier.declare_pool(pool)
             consumer = self._context.carrier.ingress(pool, INGRESS_PREFETCH)
             try:
-                while not self._stop.is_set():
+                while loop.goes_on():
                     delivery = consumer.get(0.5)
                     if delivery is not None:
                         ingress.handle(delivery)
@@ -285,6 +255,11 @@ class WorkerService:
                 consumer.close()
 
         return consume
+
+
+def _plain(work: Callable[[], object]) -> Callable[[Loop], object]:
+    """Return a round that asks nothing of its loop."""
+    return lambda _: work()
 
 
 def _expected(record: logging.LogRecord) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from bootpoint_common.config import Config
+from bootpoint_common.systemd import Manager, manager_option
 from bootpoint_ops.cli.output import emit, output_option, say
 from bootpoint_ops.host import VIRT_TYPES
 
@@ -81,19 +82,21 @@ def migrate() -> None:
 @click.option("--pool", "pools", multiple=True, required=True, help="A pool to serve; may be given more than once.")
 @click.option("--slices", default=4, show_default=True, type=click.IntRange(1, 256), help="Streams applied at a time.")
 @click.option("--tasks", default=4, show_default=True, type=click.IntRange(1, 256), help="Short tasks done at a time.")
-def worker(pools: tuple[str, ...], slices: int, tasks: int) -> None:
+@manager_option
+def worker(pools: tuple[str, ...], slices: int, tasks: int, manager: Manager) -> None:
     """Serve pools of a fleet: apply streams, open, commit, verify."""
     from bootpoint_ops.runtime import run_worker
 
-    run_worker(Config.from_environment(), list(pools), slices=slices, tasks=tasks, say=_line)
+    run_worker(Config.from_environment(), list(pools), slices=slices, tasks=tasks, manager=manager, say=_line)
 
 
 @click.command()
-def scheduler() -> None:
+@manager_option
+def scheduler(manager: Manager) -> None:
     """Start the runs of a fleet that are due, relay its messages, and look after what nobody has in hand."""
     from bootpoint_ops.runtime import run_scheduler
 
-    run_scheduler(Config.from_environment(), say=_line)
+    run_scheduler(Config.from_environment(), manager=manager, say=_line)
 
 
 @click.command()

@@ -13,7 +13,7 @@ from bootpoint_producer.trackers.ebpf.provider import EbpfProvider
 from bootpoint_producer.trackers.provider import Provider
 from bootpoint_producer.trackers.thin import ThinProvider
 
-__all__ = ["give_back", "providers"]
+__all__ = ["give_back", "providers", "release"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,16 @@ def give_back(wanted: str, *, directory: Path) -> None:
         ThinProvider(directory).keep_only(())
     except OSError as failure:
         _log.warning("something is held in vain", extra={"tracker": ThinProvider.name, "cause": str(failure)})
+
+
+def release(*, directory: Path) -> None:
+    """Let go of everything in the kernel and in pools: no write is followed any more; the next scans are by hash.
+
+    Args:
+        directory: The agent's own.
+    """
+    Program(owner=_owner(directory)).detach()
+    give_back("hash", directory=directory)
 
 
 def _owner(directory: Path) -> str:

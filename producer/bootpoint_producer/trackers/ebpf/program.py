@@ -108,8 +108,7 @@ class Program:
         """
         with contextlib.suppress(OSError), library.pinned(self._folder / "disks"):
             return self.hearing()
-        for other in self._pins.glob(f"{self._owner}-*"):
-            shutil.rmtree(other)
+        self.detach()
         self._folder.mkdir(mode=0o700, parents=True)
         wanted, unwanted = _PROGRAMS, _OLD_PROGRAMS
         if library.event_arguments("block_bio_queue") == 2:  # the queue before the bio: before Linux 5.11
@@ -124,6 +123,11 @@ class Program:
         finally:
             loaded.close()
         return self.hearing()
+
+    def detach(self) -> None:
+        """Let the program, of whatever build, hear of nothing more: the kernel drops what has no name any more."""
+        for pinned in self._pins.glob(f"{self._owner}-*"):
+            shutil.rmtree(pinned)
 
     @contextmanager
     def disks(self) -> Iterator[int]:
