@@ -1,7 +1,7 @@
 """Letting go of all that an agent holds on its machine, before its program is removed.
 
-The package's prerm runs it (`python -m bootpoint_producer.removal`) when the agent has ended. Key and block maps stay: they
-are files, and harm nobody.
+The package's prerm runs it (`python -m bootpoint_producer.removal`) when the agent has ended. Key and block maps stay:
+they are files, and harm nobody.
 """
 
 from __future__ import annotations
