@@ -12,7 +12,7 @@ long := $(wildcard tests/long)
 # Two at a time: half of a test's time is waiting. The tests of a file stay together, and share what they start.
 pytest = $(ROOT) $(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
-.PHONY: help setup demo lint types format test test-all mutants bench docs clean
+.PHONY: help setup demo lint types format test test-all mutants bench package docs clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,9 +46,12 @@ mutants: setup ## break the code on purpose, patch by patch: a named test must f
 bench: setup ## measure against nbdcopy and rsync; prints the table of docs/benchmarks.md
 	@$(ROOT) $(BIN)/python -m tests.bench $(BENCH_ARGS)
 
+package: setup ## Debian packages of agent and control plane into dist/, for machines without compiler and pip
+	@ops/package/build dist
+
 docs: setup ## generate docs/codes.md and docs/metrics.md
 	@$(BIN)/python -m bootpoint_ops.code_page > docs/codes.md.new && mv docs/codes.md.new docs/codes.md
 	@$(BIN)/python -m bootpoint_ops.metric_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
 
 clean: ## remove what can be made again (.venv and caches)
-	@$(ROOT) rm -rf .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@$(ROOT) rm -rf dist .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
 from bootpoint_ops.exposition import pause_after
-from tests.bench import case, conversion, exporter, history, life, schedule, tracking, used, verification
+from tests.bench import case, conversion, exporter, fleet, history, life, schedule, tracking, used, verification
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
-from tests.service import crowd
+from tests.service import crowd, takeover
 
 #: Longest that the whole may take, in seconds; then it ends everything that it started.
 LONGEST, LONGEST_QUICK = 2400, 600
@@ -25,7 +25,7 @@ PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
 CASES = (
     "full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start", "schedule",
-    "history", "exporter",
+    "history", "exporter", "fleet",
 )  # fmt: skip
 
 
@@ -235,6 +235,21 @@ class Bench:
         beside = f"slowest of {len(found.pages)} pages, medians: by {slowest}; the newest events: "
         beside += f"{found.pages['time:desc, first']:.1f} ms"
         self.report.at_most(f"a page of the history with {size}", found.pages[slowest], 100, "ms", beside)
+
+
+    def fleet(self, made: Rig) -> None:
+        """Workers that are restarted, added and killed during ten runs."""
+        found = fleet.measure(made, self.disk.path.parent)
+        rolled = found.rolled
+        what = f"all of {len(fleet.WORKERS)} workers restarted during {takeover.RUNS} runs"
+        beside = f"{rolled.moved} disks applied by several processes; {rolled.failed} runs failed"
+        self.report.at_most(f"{what}: points given up", rolled.aborted, 0, "", beside)
+        beside = f"slowest end of a worker: {rolled.slowest:.1f} s"
+        self.report.add(Line(f"{what}, seconds", f"{rolled.seconds:.1f}", beside=beside))
+        beside = f"from its start, until what it applied is durable; it serves after {found.serves:.2f} s"
+        self.report.at_most("a worker is added: seconds until it takes work", found.takes, 3, "", beside)
+        beside = f"{found.disks} disks, until all of them have moved on"
+        self.report.at_most("a worker is killed: seconds until others go on", found.killed, 10, "", beside)
 
 
 def _beside(results: case.Rounds, peer: str) -> str:

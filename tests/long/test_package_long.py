@@ -113,7 +113,7 @@ def test_the_control_plane_is_a_package_too(tmp_path: Path, database: str, vhost
     machine.apt("install", f"/root/packages/{control.name}")
     assert "bootpoint" in (machine.root / "etc/passwd").read_text()
     environment = {"BOOTPOINT_DATABASE_URL": database, "BOOTPOINT_BROKER_URL": vhost.url, "BOOTPOINT_METRICS": "off"}
-    machine.run("bootpoint", "db", "migrate", **environment)
+    machine.run("bootpoint", "db", "migrate", variables=environment)
     for words in (["worker", "--pool", "kvm"], ["scheduler"]):
         log = tmp_path / f"{words[0]}.log"
         server = Server(machine.words("bootpoint", *words), log=log, environment={**machine.environment, **environment})

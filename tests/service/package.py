@@ -63,13 +63,13 @@ class Debian:
         script += f"exec chroot {shlex.quote(str(self.root))} {shlex.join(words)}"
         return ["unshare", "--mount", "--propagation", "slave", "sh", "-ec", script]
 
-    def run(self, *words: str, text: str | None = None, code: int = 0, **variables: str) -> str:
-        """Run a command in the tree to its end, and return what it prints; it must end with a code."""
+    def run(self, *words: str, text: str | None = None, variables: Mapping[str, str] | None = None) -> str:
+        """Run a command in the tree to its end, and return what it prints; it must succeed."""
         done = subprocess.run(
-            self.words(*words), input=text, env={**self.environment, **variables}, stdout=subprocess.PIPE,
+            self.words(*words), input=text, env={**self.environment, **(variables or {})}, stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT, text=True, timeout=PATIENCE, check=False,
         )  # fmt: skip
-        assert done.returncode == code, f"{words} ended with {done.returncode}:\n{done.stdout}"
+        assert done.returncode == 0, f"{words} ended with {done.returncode}:\n{done.stdout}"
         return done.stdout
 
     @property
@@ -79,8 +79,8 @@ class Debian:
         return {"PATH": path, "HOME": "/root", "LC_ALL": "C.UTF-8", "DEBIAN_FRONTEND": "noninteractive"}
 
     def apt(self, *words: str) -> str:
-        """Let apt do something with what is there; it may fetch nothing."""
-        return self.run("apt-get", "-q", "-y", "--no-download", "--no-install-recommends", *words)
+        """Let apt do something."""
+        return self.run("apt-get", "-q", "-y", "--no-install-recommends", *words)
 
     def files(self) -> set[str]:
         """Return all paths, but for what apt and dpkg note of themselves."""

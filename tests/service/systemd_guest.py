@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,15 +40,16 @@ class SystemdMachine:
     Args:
         directory: Where its disks, its console's logs and its output are kept.
         disks: Size in bytes of each disk beside the system's, by its serial number; ``vdb`` first.
+        packages: Packages of Debian's beside those that every machine has.
     """
 
-    def __init__(self, directory: Path, disks: Mapping[str, int]) -> None:
+    def __init__(self, directory: Path, disks: Mapping[str, int], packages: Sequence[str] = ()) -> None:
         self._directory = directory
         self.disks = {name: directory / f"{name}.disk" for name in disks}
         for name, size in disks.items():
             with self.disks[name].open("wb") as file:
                 file.truncate(size)
-        tree = systemd_tree()
+        tree = systemd_tree(packages)
         kernel = own_kernel(tree.with_suffix(""))
         self._kernel = kernel.image
         make_checkout(directory / "checkout.ext4")

@@ -6,7 +6,7 @@ checkout's code, and a service that runs scripts as in `linux_tree`, through the
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from bootpoint_common.units import MiB
@@ -107,13 +107,19 @@ _FILES: Mapping[str, str] = {
 _ENABLED = ("harness.service", "systemd-networkd.service", "systemd-networkd-wait-online.service")
 
 
-def systemd_tree() -> Path:
-    """Return the disk of the tree, made now (minutes) if it isn't in the cache; its tree lies beside it."""
-    return kept("guest-systemd", (SUITE, _PACKAGES, _EXCLUDED, sorted(_FILES.items()), _ENABLED), _make_tree)
+def systemd_tree(more: Sequence[str] = ()) -> Path:
+    """Return the disk of the tree, made now (minutes) if it isn't in the cache; its tree lies beside it.
+
+    Args:
+        more: Packages beside those that every machine has.
+    """
+    packages = (*_PACKAGES, *more)
+    recipe = (SUITE, packages, _EXCLUDED, sorted(_FILES.items()), _ENABLED)
+    return kept("guest-systemd", recipe, lambda disk: _make_tree(disk, packages))
 
 
-def _make_tree(disk: Path) -> None:
-    unfinished, tree = debian(disk, _PACKAGES, _EXCLUDED)
+def _make_tree(disk: Path, packages: Sequence[str]) -> None:
+    unfinished, tree = debian(disk, packages, _EXCLUDED)
     for name, content in _FILES.items():
         file = unfinished / name
         file.parent.mkdir(parents=True, exist_ok=True)

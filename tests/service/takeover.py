@@ -80,6 +80,12 @@ def prepare(fleet: Processes, folder: Path, runs: int = RUNS) -> list[int]:
     return jobs
 
 
+def change(folder: Path) -> None:
+    """Change all that the disks of all sources hold."""
+    for disk in folder.glob("disk-*.raw"):
+        disk.write_bytes(os.urandom(SIZE))
+
+
 def begin(fleet: Processes, jobs: Sequence[int], streams: int) -> list[Run]:
     """Begin a run of each job, and wait until so many disks are being applied."""
     runs = [fleet.begin(job) for job in jobs]
