@@ -110,8 +110,8 @@ dpkg --purge bootpoint-agent
 def page_blocks() -> dict[str, str]:
     """Return the page's blocks that are pasted in the machine, by a word of each."""
     found = re.findall(r"^```sh\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
-    words = ("make package", "bootpoint-agent_", "scripts.conf", "bootpoint_*", "database.url", "root.conf")
-    words += ("list-units",)
+    words = ["make package", "bootpoint-agent_", "scripts.conf", "bootpoint_*", "database.url", "root.conf"]
+    words.append("list-units")
     assert len(found) == len(words)
     return {word: next(block for block in found if word in block) for word in words}
 
