@@ -32,7 +32,7 @@ from bootpoint_common.config import Listen
 from bootpoint_common.store import gauge
 from bootpoint_common.store.database import Database
 from bootpoint_ops.gauge import StateCollector
-from bootpoint_worker.service import Loop
+from bootpoint_worker.loop import Loop
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -82,7 +82,7 @@ class Picture:
         self._registry.register(StateCollector(database))
         self._shown: Shown | None = None
         self._there, self._stop = threading.Event(), threading.Event()
-        self._loop = Loop("metrics", self._again, self._stop)
+        self._loop = Loop("metrics", lambda _: self._again(), self._stop)
 
     def start(self) -> None:
         """Start the thread that takes pictures."""
