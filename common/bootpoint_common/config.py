@@ -86,8 +86,8 @@ class Config:
 
     Attributes:
         state_directory: What must outlive the process (`BOOTPOINT_STATE`).
-        database_url: PostgreSQL (`BOOTPOINT_DATABASE_URL`); None for the embedded one.
-        broker_url: RabbitMQ (`BOOTPOINT_BROKER_URL`); None for streams in memory.
+        database_url: PostgreSQL (`BOOTPOINT_DATABASE_URL`, `BOOTPOINT_DATABASE_URL_FILE`); None for the embedded one.
+        broker_url: RabbitMQ (`BOOTPOINT_BROKER_URL`, `BOOTPOINT_BROKER_URL_FILE`); None for streams in memory.
         installation_key: File with the key that encrypts saved credentials (`BOOTPOINT_INSTALLATION_KEY`).
         metrics: Where Prometheus reads (`BOOTPOINT_METRICS`); None for nowhere.
         log_format: How log lines look (`BOOTPOINT_LOG_FORMAT`).
@@ -121,8 +121,8 @@ class Config:
         state = variables.take("BOOTPOINT_STATE", _path, DEFAULT_STATE)
         config = cls(
             state_directory=state,
-            database_url=variables.take("BOOTPOINT_DATABASE_URL", _url("postgresql", "postgres"), None),
-            broker_url=variables.take("BOOTPOINT_BROKER_URL", _url("amqp", "amqps"), None),
+            database_url=variables.take_secret("BOOTPOINT_DATABASE_URL", _url("postgresql", "postgres"), None),
+            broker_url=variables.take_secret("BOOTPOINT_BROKER_URL", _url("amqp", "amqps"), None),
             installation_key=variables.take("BOOTPOINT_INSTALLATION_KEY", _path, state / "installation.key"),
             metrics=variables.take("BOOTPOINT_METRICS", _listen, cls().metrics),
             log_format=variables.take("BOOTPOINT_LOG_FORMAT", member(LogFormat), LogFormat.TEXT),
@@ -222,6 +222,25 @@ class _Variables:
             self._problems.add(name, problem, value)
             return default
 
+    def take_secret(self, name: str, read: Callable[[object], T], default: T) -> T:
+        """Take a variable that may hold a secret: its value, or NAME_FILE, a file that holds nothing else.
+
+        A container's secrets are files, and what stands in an environment is seen by more than the process.
+        """
+        from_file = f"{name}_FILE"
+        path = self.take(from_file, _path, None)
+        if path is None:
+            return self.take(name, read, default)
+        self._known.append(name)
+        try:
+            if self._environment.get(name):
+                raise BadValue(f"is named, and {name} is set too", hint="set one of the two")
+            return read(_secret_in(path))
+        except BadValue as problem:
+            # The value is the file's name, which may be shown; what the file holds may not, and stands in no message.
+            self._problems.add(from_file, BadValue(f"{path} {problem}", hint=problem.hint), str(path))
+            return default
+
     def problem(self, name: str, problem: BadValue) -> None:
         self._problems.add(name, problem)
 
@@ -236,6 +255,19 @@ class _Variables:
 
 def _path(value: object) -> Path:
     return Path(absolute_path(value))
+
+
+def _secret_in(path: Path) -> str:
+    """Return what a file holds, without the newline that editors leave; nothing of it stands in an error."""
+    try:
+        found = path.read_text().strip()
+    except OSError as exc:
+        raise BadValue(f"can't be read: {exc.strerror}", hint="mount it, and let this user read it") from exc
+    except UnicodeDecodeError:
+        raise BadValue("is no text") from None
+    if not found:
+        raise BadValue("is empty", hint="write the secret into it")
+    return found
 
 
 def _file_id(value: object) -> str:
@@ -257,7 +289,11 @@ def _url(*schemes: str) -> Callable[[object], str | None]:
         scheme, separator, _ = found.partition("://")
         if not separator or scheme not in schemes:
             raise BadValue(f"must be a URL that starts with {' or '.join(f'{name}://' for name in schemes)}", hide=True)
-        _ = urlsplit(found).port  # raises ValueError where it is no number, without repeating a password
+        try:
+            _ = urlsplit(found).port
+        except ValueError:  # its text repeats what could be the end of a password with a slash in it
+            hint = "within a password write %2F for / and %40 for @"
+            raise BadValue("has a port that is no number from 0 to 65535", hint=hint, hide=True) from None
         return found
 
     return read

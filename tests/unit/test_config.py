@@ -49,6 +49,7 @@ def test_environment_is_taken() -> None:
         ("BOOTPOINT_STATE", "relative"),
         ("BOOTPOINT_DATABASE_URL", "mysql://bp:hunter2@db"),
         ("BOOTPOINT_DATABASE_URL", "postgresql://bp:hunter2@db:port/bp"),
+        ("BOOTPOINT_DATABASE_URL", "postgresql://bp:hunter2/pw@db/bp"),
         ("BOOTPOINT_BROKER_URL", "mq:hunter2"),
         ("BOOTPOINT_METRICS", "9109"),
         ("BOOTPOINT_METRICS", "localhost:99999"),
@@ -62,6 +63,50 @@ def test_bad_variable_is_named_and_no_password_shown(name: str, value: str) -> N
     with pytest.raises(SpecError) as caught:
         Config.from_environment({name: value})
     assert (caught.value.code, caught.value.key) == (Code.SPEC_INVALID, name)
+    assert "hunter2" not in f"{caught.value.message}{caught.value.as_json()}"
+
+
+def test_a_secret_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    database, broker = tmp_path / "database_url", tmp_path / "broker_url"
+    database.write_text("postgresql://bp:pw@db/bp\n")
+    broker.write_text("amqps://bp:pw@mq/")
+    config = Config.from_environment(
+        {"BOOTPOINT_DATABASE_URL_FILE": str(database), "BOOTPOINT_BROKER_URL_FILE": str(broker)}
+    )
+    assert (config.database_url, config.broker_url) == ("postgresql://bp:pw@db/bp", "amqps://bp:pw@mq/")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "can't be read: No such file"),
+        (b" \n", "is empty"),
+        (b"\xff\xfe", "is no text"),
+        (b"mysql://bp:hunter2@db", "must be a URL"),
+        (b"amqp://bp:hunter2/secret@db/bp", "must be a URL"),
+        (b"postgresql://bp:hunter2/secret@db/bp", "has a port that is no number"),
+    ],
+)
+def test_a_file_without_the_secret_is_named_and_nothing_of_it_shown(
+    tmp_path: Path, content: bytes | None, says: str
+) -> None:
+    path = tmp_path / "database_url"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SpecError) as caught:
+        Config.from_environment({"BOOTPOINT_DATABASE_URL_FILE": str(path)})
+    assert caught.value.key == "BOOTPOINT_DATABASE_URL_FILE"
+    assert f"{path} {says}" in caught.value.message
+    assert "hunter2" not in f"{caught.value.message}{caught.value.as_json()}"
+
+
+def test_a_secret_in_both_places_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "database_url"
+    path.write_text("postgresql://bp:hunter2@db/bp")
+    variables = {"BOOTPOINT_DATABASE_URL_FILE": str(path), "BOOTPOINT_DATABASE_URL": "postgresql://bp@other/bp"}
+    with pytest.raises(SpecError, match="BOOTPOINT_DATABASE_URL is set too") as caught:
+        Config.from_environment(variables)
+    assert caught.value.hint == "set one of the two"
     assert "hunter2" not in f"{caught.value.message}{caught.value.as_json()}"
 
 
