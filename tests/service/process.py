@@ -60,11 +60,11 @@ def wait_for(condition: Callable[[], T], what: str, timeout: float = PATIENCE) -
         time.sleep(INTERVAL)
 
 
-def listens(port: int) -> bool:
-    """Tell whether somebody accepts connections on a port of the loopback interface."""
+def listens(port: int, address: str = "127.0.0.1") -> bool:
+    """Tell whether somebody accepts connections on a port of this machine, by default of its loopback interface."""
     with socket.socket() as client:
         client.settimeout(1.0)
-        return client.connect_ex(("127.0.0.1", port)) == 0
+        return client.connect_ex((address, port)) == 0
 
 
 class Server:

@@ -14,7 +14,7 @@ from tests.service.process import Server, free_port, listens, run
 
 CONFIGURATION = """
 Port {port}
-ListenAddress 127.0.0.1
+ListenAddress {address}
 HostKey {directory}/host_key
 AuthorizedKeysFile {directory}/authorized_keys
 PidFile none
@@ -37,13 +37,14 @@ class SshServer:
 
     Args:
         directory: Where keys and configuration go.
+        address: Of this machine, where it listens.
     """
 
-    address = "127.0.0.1"
     user = "root"
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, address: str = "127.0.0.1") -> None:
         self._directory = directory
+        self.address = address
         self.port = free_port()
         self.password = secrets.token_hex(12)
         self.key_file = directory / "user_key"
@@ -67,7 +68,8 @@ class SshServer:
         self._make_key("host_key")
         self._make_key("user_key")
         (self._directory / "authorized_keys").write_text((self._directory / "user_key.pub").read_text())
-        (self._directory / "sshd_config").write_text(CONFIGURATION.format(port=self.port, directory=self._directory))
+        settings = CONFIGURATION.format(address=self.address, port=self.port, directory=self._directory)
+        (self._directory / "sshd_config").write_text(settings)
         hashed = run(["openssl", "passwd", "-6", "-stdin"], text=self.password).strip()
         others = [line for line in Path("/etc/shadow").read_text().splitlines() if not line.startswith("root:")]
         shadow = self._directory / "shadow"
@@ -82,11 +84,16 @@ class SshServer:
 
     def start(self) -> None:
         """Start it, and return when it accepts connections."""
-        self.server.start(lambda: listens(self.port), "sshd")
+        self.server.start(lambda: listens(self.port, self.address), "sshd")
 
     def stop(self) -> None:
         """End it; sessions end with their connections."""
         self.server.stop()
+
+    def authorize(self, public_key: str) -> None:
+        """Let root in by one more key."""
+        with (self._directory / "authorized_keys").open("a") as keys:
+            keys.write(public_key)
 
     def change_host_key(self) -> None:
         """Start it anew with another host key, as a reinstalled host, or an attacker, would show."""

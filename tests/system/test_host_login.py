@@ -12,7 +12,6 @@ import os
 import pty
 import secrets
 import select
-import signal
 import subprocess
 import sys
 import tempfile
@@ -31,20 +30,17 @@ from psycopg import sql
 
 from bootpoint_common.units import MiB
 from tests.service.component import need
+from tests.service.host_server import HostServer
 from tests.service.libvirt import LibvirtHost
 from tests.service.postgres import PostgresServer
-from tests.service.process import PATIENCE, Server, wait_for
+from tests.service.process import PATIENCE, wait_for
 from tests.service.processes import POOL, Processes, own_fleet
 from tests.service.rabbitmq import RabbitServer
-from tests.service.sshd import SshServer
 
 BOOTPOINT = str(Path(sys.executable).with_name("bootpoint"))
 
 #: Seconds between two looks at all processes: a command of ours runs for several of them.
 LOOK_SECONDS = 0.04
-
-#: What sshd logs of a login, one that succeeded or one that didn't.
-LOGIN = ("Accepted", "Failed")
 
 JOB = """
 name = "{name}"
@@ -59,34 +55,6 @@ host = "{name}"
 storage = {{ name = "{storage}" }}
 vm = {{ cpus = 1, memory = "64MiB" }}
 """
-
-
-class HostServer(SshServer):
-    """A host: an sshd from which a private libvirt is seen at the usual place.
-
-    Args:
-        directory: Where keys and configuration go.
-        libvirt: The host's libvirt.
-    """
-
-    def __init__(self, directory: Path, libvirt: LibvirtHost) -> None:
-        super().__init__(directory)
-        enter = ["nsenter", "--target", str(libvirt.first_pid), "--mount", "--"]
-        apart = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"]
-        self.server = Server([*enter, *apart, *self.server.command], log=self.server.log)
-
-    def stop(self) -> None:
-        """End it, and all sessions with it."""
-        with contextlib.suppress(RuntimeError, OSError):
-            pid = self.server.pid
-            # sshd is the first process of a namespace: the kernel ends the others with it.
-            for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
-                os.kill(int(child), signal.SIGKILL)
-        self.server.stop()
-
-    def logins(self) -> list[str]:
-        """Return what sshd logged of logins until now."""
-        return [line for line in self.server.log.read_text().splitlines() if line.startswith(LOGIN)]
 
 
 class CommandLines:
