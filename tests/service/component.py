@@ -84,6 +84,10 @@ COMPONENTS: dict[str, Component] = {
     "7zip": Component(on_path("7zz")),
     "linux-libc-dev": Component(present("usr/include/x86_64-linux-gnu/asm/unistd_64.h")),
     "rsync": Component(on_path("rsync")),
+    "podman": Component(
+        lambda: on_path("podman", "buildah", "runc")() and present("usr/lib/podman/netavark")(),
+    ),
+    "podman-compose": Component(importable("podman_compose", "yaml")),
 }
 
 
