@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from bootpoint_common.job.table import BadValue, Problems, Table
 from bootpoint_common.job.value import absolute_path, member, text
+from bootpoint_common.keyplace import KeyPlace, read_key_place
 from bootpoint_common.notice import NoticeSettings, read_notices
 
 T = TypeVar("T")
@@ -88,7 +89,11 @@ class Config:
         state_directory: What must outlive the process (`BOOTPOINT_STATE`).
         database_url: PostgreSQL (`BOOTPOINT_DATABASE_URL`, `BOOTPOINT_DATABASE_URL_FILE`); None for the embedded one.
         broker_url: RabbitMQ (`BOOTPOINT_BROKER_URL`, `BOOTPOINT_BROKER_URL_FILE`); None for streams in memory.
-        installation_key: File with the key that encrypts saved credentials (`BOOTPOINT_INSTALLATION_KEY`).
+        broker_admin_url: RabbitMQ's management API (`BOOTPOINT_BROKER_ADMIN_URL_FILE`); None: people
+            make and remove the users of the broker.
+        broker_admin_authorities: Certificates that are trusted beside the system's, for that API
+            (`BOOTPOINT_BROKER_ADMIN_CA`).
+        installation_key: Where the key is that encrypts saved credentials (`BOOTPOINT_INSTALLATION_KEY` and others).
         metrics: Where Prometheus reads (`BOOTPOINT_METRICS`); None for nowhere.
         log_format: How log lines look (`BOOTPOINT_LOG_FORMAT`).
         log_level: Which are written (`BOOTPOINT_LOG_LEVEL`).
@@ -100,7 +105,9 @@ class Config:
     state_directory: Path = DEFAULT_STATE
     database_url: str | None = None
     broker_url: str | None = None
-    installation_key: Path = DEFAULT_STATE / "installation.key"
+    broker_admin_url: str | None = field(default=None, repr=False)
+    broker_admin_authorities: Path | None = None
+    installation_key: KeyPlace = field(default_factory=lambda: KeyPlace.in_state(DEFAULT_STATE))
     metrics: Listen | None = Listen("127.0.0.1", 9109)
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
@@ -123,7 +130,9 @@ class Config:
             state_directory=state,
             database_url=variables.take_secret("BOOTPOINT_DATABASE_URL", _url("postgresql", "postgres"), None),
             broker_url=variables.take_secret("BOOTPOINT_BROKER_URL", _url("amqp", "amqps"), None),
-            installation_key=variables.take("BOOTPOINT_INSTALLATION_KEY", _path, state / "installation.key"),
+            broker_admin_url=variables.take_secret("BOOTPOINT_BROKER_ADMIN_URL", _admin_url, None),
+            broker_admin_authorities=variables.take("BOOTPOINT_BROKER_ADMIN_CA", _path, None),
+            installation_key=read_key_place(variables, state),
             metrics=variables.take("BOOTPOINT_METRICS", _listen, cls().metrics),
             log_format=variables.take("BOOTPOINT_LOG_FORMAT", member(LogFormat), LogFormat.TEXT),
             log_level=variables.take("BOOTPOINT_LOG_LEVEL", member(LogLevel), LogLevel.INFO),
@@ -297,6 +306,14 @@ def _url(*schemes: str) -> Callable[[object], str | None]:
         return found
 
     return read
+
+
+def _admin_url(value: object) -> str | None:
+    found = _url("https", "http")(value)
+    parts = urlsplit(found or "")
+    if not parts.hostname or not parts.username or not parts.password or parts.query or parts.fragment:
+        raise BadValue("must be https://USER:PASSWORD@HOST:PORT, with an administrator of the broker", hide=True)
+    return found
 
 
 def _listen(value: object) -> Listen | None:

@@ -53,6 +53,8 @@ class Code(enum.StrEnum):
     SUPERSEDED = "superseded"
     POINT_OPEN = "point_open"
     BUNDLE_REJECTED = "bundle_rejected"
+    BROKER_UNREACHABLE = "broker_unreachable"
+    BROKER_REFUSED = "broker_refused"
     STREAM_GAP = "stream_gap"
     LAYER_LOST = "layer_lost"
     TORN_LEAF = "torn_leaf"
@@ -307,6 +309,16 @@ CODES: dict[Code, CodeInfo] = {
         _FATAL,
         "A bundle failed its checks and was refused.",
         "look at the run's log; if it stays, the agent's key or the network path is at fault",
+    ),
+    Code.BROKER_UNREACHABLE: CodeInfo(
+        _RETRY,
+        "The broker, or its management API, does not answer.",
+        "check that it runs, and the address that the message names; then repeat the command",
+    ),
+    Code.BROKER_REFUSED: CodeInfo(
+        _FATAL,
+        "The broker's management API can't be used, or a user of the broker is somebody else's.",
+        "correct what the message names, then repeat the command",
     ),
     Code.STREAM_GAP: CodeInfo(
         _RETRY,

@@ -57,7 +57,7 @@ class Vault:
         return AESGCM(hkdf(self._key, b"vault" + purpose.encode()))
 
 
-def load_or_create_installation_key(path: Path) -> bytes:
+def load_or_create_installation_key(path: Path, *, is_credential: bool = False) -> bytes:
     """Read the installation's key; make it at the first call.
 
     The file holds 64 hex digits and belongs to its owner alone. Two processes that call at once get the
@@ -65,6 +65,8 @@ def load_or_create_installation_key(path: Path) -> bytes:
 
     Args:
         path: The key file; its directory exists.
+        is_credential: Whether systemd made it, for this process alone: where that isn't root's the file has an access
+            list, whose mask shows as rights of its group.
 
     Returns:
         32 bytes.
@@ -72,6 +74,8 @@ def load_or_create_installation_key(path: Path) -> bytes:
     Raises:
         WrongInstallationKeyError: The file holds something else, or others may read it.
     """
+    if is_credential:
+        return _read_key(path, forbidden=0o007)
     try:
         return _read_key(path)
     except FileNotFoundError:
@@ -79,9 +83,9 @@ def load_or_create_installation_key(path: Path) -> bytes:
     return _read_key(path)
 
 
-def _read_key(path: Path) -> bytes:
+def _read_key(path: Path, *, forbidden: int = 0o077) -> bytes:
     with path.open("rb") as file:
-        if os.fstat(file.fileno()).st_mode & 0o077:
+        if os.fstat(file.fileno()).st_mode & forbidden:
             raise WrongInstallationKeyError(f"others may read the installation key: chmod 600 {path}")
         text = file.read()
     try:

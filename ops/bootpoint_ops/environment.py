@@ -6,11 +6,11 @@ import getpass
 import socket
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 from bootpoint_common.config import Config
-from bootpoint_common.crypto import Vault, WrongInstallationKeyError, load_or_create_installation_key
+from bootpoint_common.crypto import Vault, WrongInstallationKeyError
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.keyplace import KeyPlace
 from bootpoint_common.store.database import Database
 from bootpoint_ops import embedded
 
@@ -75,27 +75,29 @@ def database_url(config: Config) -> str:
     return url
 
 
-def open_vault(path: Path, *, create: bool = False) -> Vault:
-    """Read the installation's key; with ``create``, make it where it is missing.
+def open_vault(place: KeyPlace, *, create: bool = False) -> Vault:
+    """Read the installation's key; with ``create``, make it where it is missing and nobody else keeps it.
 
     Raises:
-        UsageError: ``spec_invalid``: it is missing, or the file holds something else.
+        UsageError: ``spec_invalid``: it is missing, or what is there is something else.
     """
     # Made in silence on a second machine, a new key could read nothing that the first one saved.
-    if not create and not path.exists():
-        raise _no_key(path, f"the installation's key {path} is missing on this machine")
+    if place.text is None and not create and not place.file.exists():
+        raise _no_key(place, f"the installation's key {place} is missing on this machine")
     try:
-        return Vault(load_or_create_installation_key(path))
+        if create and not place.is_given:
+            place.file.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
+        return place.open()
     except (OSError, WrongInstallationKeyError) as exc:
-        raise _no_key(path, str(exc)) from exc
+        raise _no_key(place, str(exc)) from exc
 
 
-def _no_key(path: Path, text: str) -> BootpointError:
+def _no_key(place: KeyPlace, text: str) -> BootpointError:
     return error(
         Code.SPEC_INVALID,
         text,
         key="BOOTPOINT_INSTALLATION_KEY",
-        value=str(path),
+        value=str(place),
         hint="copy it from the machine that made it; for a new installation `bootpoint db migrate` makes it",
     )
 

@@ -82,7 +82,6 @@ def running(config: Config, options: Options, *, say: Say) -> Iterator[Context]:
     state.mkdir(mode=0o711, parents=True, exist_ok=True)
     with ExitStack() as stack:
         stack.enter_context(only_one(state))
-        config.installation_key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         vault = open_vault(config.installation_key, create=True)
         url = stack.enter_context(_database(config, say))
         worker_carrier, agent_carrier = _carriers(config, options)

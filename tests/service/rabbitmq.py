@@ -173,6 +173,9 @@ class RabbitServer:
         file = self._directory / "definitions.json"
         file.write_text(json.dumps({**json.loads((INSTALLED / "definitions.json").read_text()), "users": [user]}))
         return file
+    def admin_url(self, user: str = "admin", password: str | None = None) -> str:
+        """The URL of the management API, as that user."""
+        return f"http://{user}:{password or self.password}@127.0.0.1:{self._http}"
 
     def start(self) -> None:
         """Start the node (and its epmd), and return when it accepts connections."""

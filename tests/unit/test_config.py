@@ -9,6 +9,8 @@ import pytest
 from bootpoint_common.config import AgentConfig, Config, Listen, LogFormat, LogLevel, SnapshotChoice
 from bootpoint_common.errors import Code
 from bootpoint_common.job import SpecError
+from bootpoint_common.keyplace import KeyPlace
+from bootpoint_common.vault import WrongInstallationKeyError
 
 
 def test_empty_environment_means_the_embedded_default() -> None:
@@ -35,7 +37,7 @@ def test_environment_is_taken() -> None:
         state_directory=Path("/srv/bp"),
         database_url="postgresql://bp@db/bp",
         broker_url="amqps://bp:pw@mq:5671/bp",
-        installation_key=Path("/srv/bp/installation.key"),
+        installation_key=KeyPlace(Path("/srv/bp/installation.key")),
         metrics=Listen("::", 9200),
         log_format=LogFormat.JSON,
         log_level=LogLevel.DEBUG,
@@ -114,6 +116,65 @@ def test_every_bad_variable_is_reported() -> None:
     with pytest.raises(SpecError) as caught:
         Config.from_environment({"BOOTPOINT_STATE": "x", "BOOTPOINT_LOG_LEVEL": "loud"})
     assert [problem.key for problem in caught.value.problems] == ["BOOTPOINT_STATE", "BOOTPOINT_LOG_LEVEL"]
+
+
+HEX = "0123456789abcdef" * 4
+
+
+def test_the_installations_key_has_one_order(tmp_path: Path) -> None:
+    credentials = tmp_path / "credentials"
+    credentials.mkdir()
+    given = {"CREDENTIALS_DIRECTORY": str(credentials), "BOOTPOINT_STATE": "/srv/bp"}
+
+    def place(**more: str) -> KeyPlace:
+        return Config.from_environment(given | more).installation_key
+
+    assert place() == KeyPlace(Path("/srv/bp/installation.key"))
+    (credentials / "bootpoint-installation-key").write_text(HEX)
+    (credentials / "bootpoint-installation-key").chmod(0o400)
+    assert place() == KeyPlace(credentials / "bootpoint-installation-key", is_credential=True)
+    assert place(BOOTPOINT_INSTALLATION_KEY="/etc/bp.key") == KeyPlace(Path("/etc/bp.key"))
+    itself = place(BOOTPOINT_INSTALLATION_KEY_HEX=HEX)
+    assert (itself.text, str(itself)) == (HEX, "BOOTPOINT_INSTALLATION_KEY_HEX")
+    assert HEX not in repr(itself)
+    assert itself.open().decrypt("p", place().open().encrypt("p", b"x")) == b"x"
+
+
+def test_two_keys_or_a_bad_one_are_refused_without_being_shown() -> None:
+    both = {"BOOTPOINT_INSTALLATION_KEY": "/etc/bp.key", "BOOTPOINT_INSTALLATION_KEY_HEX": HEX}
+    for environment in (both, {"BOOTPOINT_INSTALLATION_KEY_HEX": HEX[:-1]}):
+        with pytest.raises(SpecError) as caught:
+            Config.from_environment(environment)
+        assert caught.value.key == "BOOTPOINT_INSTALLATION_KEY_HEX"
+        assert HEX[:-1] not in f"{caught.value.message}{caught.value.as_json()}"
+
+
+def test_a_credential_may_have_an_access_list_and_a_file_of_ours_may_not(tmp_path: Path) -> None:
+    file = tmp_path / "bootpoint-installation-key"
+    file.write_text(HEX)
+    file.chmod(0o440)  # how systemd's access list for the unit's user shows
+    KeyPlace(file, is_credential=True).open()
+    with pytest.raises(WrongInstallationKeyError, match="chmod 600"):
+        KeyPlace(file).open()
+    file.chmod(0o444)
+    with pytest.raises(WrongInstallationKeyError):
+        KeyPlace(file, is_credential=True).open()
+    file.unlink()
+    with pytest.raises(FileNotFoundError):
+        KeyPlace(file, is_credential=True).open()
+
+
+@pytest.mark.parametrize("url", ["amqp://a:hunter2@mq", "https://a@mq", "https://mq:15672", "https://a:hunter2@mq?x=1"])
+def test_the_url_of_the_management_api_names_an_administrator(url: str, tmp_path: Path) -> None:
+    (tmp_path / "url").write_text(url)
+    with pytest.raises(SpecError) as caught:
+        Config.from_environment({"BOOTPOINT_BROKER_ADMIN_URL_FILE": str(tmp_path / "url")})
+    assert caught.value.key == "BOOTPOINT_BROKER_ADMIN_URL_FILE"
+    assert "hunter2" not in f"{caught.value.message}{caught.value.as_json()}"
+    (tmp_path / "url").write_text("https://a:hunter2@mq:15672\n")
+    config = Config.from_environment({"BOOTPOINT_BROKER_ADMIN_URL_FILE": str(tmp_path / "url")})
+    assert config.broker_admin_url == "https://a:hunter2@mq:15672"
+    assert "hunter2" not in repr(config)
 
 
 def test_agent_without_a_file_allows_no_file(tmp_path: Path) -> None:

@@ -142,6 +142,16 @@ def joined(connection: Connection, name: str, key_id: int, key: bytes, machine: 
     )
 
 
+def revoke(connection: Connection, agent_id: UUID) -> None:
+    """Refuse an agent's keys and its token from now on; may be called twice."""
+    run(
+        connection,
+        "UPDATE agent SET revoked_at = coalesce(revoked_at, now()), join_secret = NULL, join_expires_at = NULL"
+        " WHERE id = %s",
+        agent_id,
+    )
+
+
 def accept(connection: Connection, found: Agent, incarnation: UUID, counter: int, *, is_hello: bool) -> bool:
     """Check a message's incarnation and counter, and take note of them.
 

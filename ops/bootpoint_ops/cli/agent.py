@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import re
 import secrets
-from typing import IO, Any
-from urllib.parse import quote, unquote, urlsplit, urlunsplit
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from bootpoint_common.crypto import Token
-from bootpoint_common.errors import Code, error
+from bootpoint_common.errors import BootpointError, error
+from bootpoint_common.job.table import BadValue, Problems
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store import event
-from bootpoint_common.store.database import run
 from bootpoint_ops import read
 from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
+from bootpoint_ops.login import Login, Logins, Tag, check_name
 
-#: Names that fit routing keys and permissions of the broker.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,62}")
+if TYPE_CHECKING:
+    from bootpoint_common.stream.rabbit import Permissions
+
+#: What a command says that needs a broker and finds none.
+_NO_BROKER = {
+    "purpose": "agents on other machines need a broker",
+    "hint": "set it, or say --broker-url; this machine's own agent runs in `bootpoint up` without a token",
+}
 
 
 @click.group()
@@ -37,57 +44,105 @@ def agent() -> None:
 @output_option
 def enroll(name: str | None, file: IO[str] | None, pool: str, broker_url: str | None) -> None:
     """Make agents, or give them new tokens; each token joins one machine, once, within 24 hours."""
-    names = [name] if name else []
+    names = _names(name, file)
+    logins = None if broker_url is not None else Logins(session().env.config, **_NO_BROKER)
+    if logins is not None:
+        for each in names:
+            with _told(each, "agent_not_enrolled", f"agent {each} was not enrolled"):
+                logins.check(each, Tag.AGENT, _rights(each))
+    items: list[dict[str, Any]] = []
+    try:
+        for each in names:
+            items.append(_enroll(each, pool, logins, broker_url))
+            if not session().json:
+                _show(items[-1])
+    finally:
+        # What was made before something failed is good: its tokens must not be lost with the rest.
+        if session().json and items:
+            emit({"items": items}, lambda _out: None)
+
+
+def _names(name: str | None, file: IO[str] | None) -> list[str]:
+    """Return the names, each checked before anything is done for the first.
+
+    Raises:
+        SpecError: ``spec_invalid``, with every line of the file that is none.
+    """
+    if name is not None:
+        check_name(name, "an agent")
+    names = [] if name is None else [name]
     if file is not None:
-        names += [line.strip() for line in file if line.strip() and not line.startswith("#")]
+        names += _lines(file, set(names))
     if not names:
         raise click.UsageError("name an agent, or give a --file", click.get_current_context())
-    items = [_enroll(each, pool, broker_url) for each in names]
-    if session().json:
-        emit({"items": items}, lambda _out: None)
-        return
-    for item in items:
-        for command in item["broker_commands"]:
-            click.echo(f"# on the broker: {command}", err=True)
-        click.echo(f"# on {item['agent']}: paste the next line into `bootpoint-agent join -`", err=True)
-        click.echo(item["token"])
+    return names
 
 
-def _enroll(name: str, pool: str, broker_url: str | None) -> dict[str, Any]:
+def _lines(file: Iterable[str], known: set[str]) -> list[str]:
+    problems, found = Problems("names", hint="correct the file; nothing was enrolled"), []
+    for number, line in enumerate(file, start=1):
+        each = line.strip()
+        if not each or each.startswith("#"):
+            continue
+        try:
+            check_name(each, "an agent")
+        except BootpointError as problem:
+            problems.add(f"line {number}", BadValue(problem.message), each)
+        else:
+            if each in known:
+                problems.add(f"line {number}", BadValue(f"{each} stands there twice"), each)
+            known.add(each)
+            found.append(each)
+    problems.close()
+    return found
+
+
+def _enroll(name: str, pool: str, logins: Logins | None, broker_url: str | None) -> dict[str, Any]:
+    here = session().env
+    secret = secrets.token_bytes(32)
+    with _told(name, "agent_not_enrolled", f"agent {name} was not enrolled"), here.database.transaction() as connection:
+        before = agents.find(connection, name)
+        # Whoever enrolls the same name at this moment waits here: password and secret of a token belong together.
+        agents.enroll(connection, name, pool, here.vault.encrypt(agents.join_purpose(name), secret))
+        if logins is None:
+            login = Login(str(broker_url), [])
+        else:
+            known = before is not None and before.revoked_at is None
+            login = logins.make(name, Tag.AGENT, _rights(name), known=known)
+        made = "given" if logins is None else "to be made" if logins.by_hand else "made"
+        event.record(
+            connection, "agent_enrolled", f"a token for agent {name} was made", actor=here.actor, agent=name,
+            details={"broker_login": made},
+        )  # fmt: skip
+    token = Token(name, pool, login.url, "", secret)
+    return {"agent": name, "pool": pool, "token": token.encode(), "broker_commands": login.commands}
+
+
+def _show(item: dict[str, Any]) -> None:
+    for command in item["broker_commands"]:
+        click.echo(f"# on the broker: {command}", err=True)
+    click.echo(f"# on {item['agent']}: paste the next line into `bootpoint-agent join -`", err=True)
+    click.echo(item["token"])
+
+
+def _rights(name: str) -> Permissions:
     from bootpoint_common.stream.rabbit import agent_permissions
 
-    here = session()
-    if _NAME.fullmatch(name) is None:
-        raise error(
-            Code.SPEC_INVALID,
-            f"{name!r} is no name of an agent",
-            key="name",
-            value=name,
-            hint="use letters, digits, _ and -",
-        )
-    commands: list[str] = []
-    if broker_url is None:
-        own = here.env.config.broker_url
-        if own is None:
-            raise error(
-                Code.SPEC_INVALID,
-                "agents on other machines need a broker",
-                key="BOOTPOINT_BROKER_URL",
-                hint="set it, or say --broker-url; this machine's own agent runs in `bootpoint up` without a token",
+    return agent_permissions(name)
+
+
+@contextmanager
+def _told(name: str, kind: str, text: str) -> Iterator[None]:
+    """Write an event for what fails in the block."""
+    try:
+        yield
+    except BootpointError as problem:
+        here = session().env
+        with here.database.transaction() as connection:
+            event.record(
+                connection, kind, f"{text}: {problem.message}", actor=here.actor, agent=name, code=str(problem.code)
             )
-        # The agent gets a login of its own: with ours it could read and write everything.
-        parts, password = urlsplit(own), secrets.token_hex(24)
-        broker_url = urlunsplit(parts._replace(netloc=f"{quote(name)}:{password}@{parts.netloc.rpartition('@')[2]}"))
-        vhost = unquote(parts.path.removeprefix("/")) or "/"
-        commands = [f"rabbitmqctl add_user {name} {password}", *agent_permissions(name).commands(vhost, name)]
-    secret = secrets.token_bytes(32)
-    with here.env.database.transaction() as connection:
-        agents.enroll(connection, name, pool, here.env.vault.encrypt(agents.join_purpose(name), secret))
-        event.record(
-            connection, "agent_enrolled", f"a token for agent {name} was made", actor=here.env.actor, agent=name
-        )
-    token = Token(name, pool, broker_url, "", secret)
-    return {"agent": name, "pool": pool, "token": token.encode(), "broker_commands": commands}
+        raise
 
 
 @agent.command("list")
@@ -131,17 +186,36 @@ def show(name: str) -> None:
 @click.argument("name")
 @output_option
 def revoke(name: str) -> None:
-    """Refuse an agent's key from now on; `enroll` lets the machine join again."""
-    here = session()
-    with here.env.database.transaction() as connection:
-        found = agents.get(connection, name)
-        run(
-            connection,
-            "UPDATE agent SET revoked_at = coalesce(revoked_at, now()), join_secret = NULL WHERE id = %s",
-            found.id,
-        )
-        event.record(
-            connection, "agent_revoked", f"the key of agent {name} was revoked", actor=here.env.actor, agent=name
-        )
-        item = read.agent(connection, name)
+    """Refuse an agent's key from now on, and end its login; `enroll` lets the machine join again."""
+    here = session().env
+    # The key first: whatever the broker says, nothing that the agent sends is taken any more.
+    with here.database.transaction() as connection:
+        agents.revoke(connection, agents.get(connection, name).id)
+        event.record(connection, "agent_revoked", f"the key of agent {name} was revoked", actor=here.actor, agent=name)
+    commands: list[str] = []
+    if here.config.broker_url is not None:
+        commands = _end_login(name, Logins(here.config, **_NO_BROKER))
+    with here.database.transaction() as connection:
+        item = {**read.agent(connection, name), "broker_commands": commands}
+    if not session().json:
+        for command in commands:
+            click.echo(f"# on the broker: {command}", err=True)
     say(f"agent {name} revoked", item)
+
+
+def _end_login(name: str, logins: Logins) -> list[str]:
+    """Take an agent's login away, and return the commands that are left for a person to give."""
+    here = session().env
+    try:
+        commands = logins.remove(name, Tag.AGENT, _rights(name))
+    except BootpointError as problem:
+        text = f"the key of agent {name} was revoked, but its login at the broker was not removed: {problem.message}"
+        with here.database.transaction() as connection:
+            event.record(connection, "agent_login_left", text, actor=here.actor, agent=name, code=str(problem.code))
+        hint = f"{problem.hint}; `bootpoint agent revoke {name}` then does the rest"
+        raise error(problem.code, text, key=problem.key, value=problem.value, hint=hint) from problem
+    if not commands:
+        text = f"the login of agent {name} at the broker was removed, and its connections ended"
+        with here.database.transaction() as connection:
+            event.record(connection, "agent_login_removed", text, actor=here.actor, agent=name)
+    return commands

@@ -72,7 +72,6 @@ def migrate() -> None:
 
     config = Config.from_environment()
     url = database_url(config)
-    config.installation_key.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
     open_vault(config.installation_key, create=True)
     done = run_migrate(url)
     say(f"ran {', '.join(done)}" if done else "the database is up to date", {"items": done})

@@ -20,6 +20,7 @@ from rich.text import Text
 from bootpoint_common import log
 from bootpoint_common.config import Config
 from bootpoint_common.errors import Code, error
+from bootpoint_common.keyplace import KeyPlace
 from bootpoint_common.units import format_duration, format_size
 from bootpoint_ops import guest_disk, up
 from bootpoint_ops.demo import disk, guest, report
@@ -170,7 +171,7 @@ class Demo:
     def _up(self, stack: ExitStack, place: Place) -> Commands:
         self._head("bootpoint up", "database, workers and the agent of this machine, in this process")
         config = Config(
-            state_directory=place.state, installation_key=place.state / "installation.key", metrics=None
+            state_directory=place.state, installation_key=KeyPlace.in_state(place.state), metrics=None
         )
         log.configure(config.log_format, config.log_level, stack.enter_context(place.log.open("a")))
         options = up.Options(agent=JOB, files=(str(place.disk),), agent_config=place.state / "no-agent.toml")
