@@ -66,7 +66,8 @@ def act(env: dict[str, str], vhost: VirtualHost, database: str, tmp_path: Path) 
     env |= {"BOOTPOINT_BROKER_URL": vhost.url, "BOOTPOINT_BROKER_ADMIN_URL_FILE": str(file)}
     with closing(Database(database, size=1)) as opened:
         made = Desk(env, file, opened)
-        assert made("db", "migrate").exit_code == 0
+        owner = env | {"BOOTPOINT_DATABASE_URL": database}
+        assert CliRunner().invoke(main, ["db", "migrate"], env=owner).exit_code == 0
         yield made
 
 

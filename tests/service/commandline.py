@@ -13,7 +13,9 @@ from click.testing import CliRunner, Result
 from bootpoint_common.crypto import Vault, load_or_create_installation_key
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store.database import Database
+from bootpoint_common.store.role import Role
 from bootpoint_ops.cli import main
+from tests.service.postgres import url_as
 
 Call = Callable[..., Result]
 
@@ -31,23 +33,24 @@ host = "h1"
 
 @pytest.fixture
 def env(database: str, tmp_path: Path) -> dict[str, str]:
-    """Where commands find an installation of the test's own."""
+    """Where commands find an installation of the test's own, under the rights that people have in the database."""
     return {
         "BOOTPOINT_STATE": str(tmp_path / "state"),
-        "BOOTPOINT_DATABASE_URL": database,
+        "BOOTPOINT_DATABASE_URL": url_as(database, Role.CONSOLE),
         "BOOTPOINT_INSTALLATION_KEY": str(tmp_path / "key"),
         "COLUMNS": "80",
     }
 
 
 @pytest.fixture
-def call(env: dict[str, str]) -> Call:
+def call(env: dict[str, str], database: str) -> Call:
     """Run a command in an installation that has nothing yet."""
 
     def invoke(*words: str, stdin: str | None = None) -> Result:
         return CliRunner().invoke(main, words, env=env, input=stdin)
 
-    assert invoke("db", "migrate").exit_code == 0
+    owner = env | {"BOOTPOINT_DATABASE_URL": database}
+    assert CliRunner().invoke(main, ["db", "migrate"], env=owner).exit_code == 0
     return invoke
 
 

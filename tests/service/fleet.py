@@ -23,6 +23,7 @@ from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Database, Row, one, rows
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.point import WINDOW
+from bootpoint_common.store.role import Role
 from bootpoint_common.stream.carrier import AgentCarrier, WorkerCarrier
 from bootpoint_common.stream.memory import MemoryBroker
 from bootpoint_common.vault import Vault
@@ -36,6 +37,7 @@ from bootpoint_worker.targets import connect
 from bootpoint_worker.targets.base import Target
 from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.trace import Traces
+from tests.service.postgres import url_as
 from tests.service.process import wait_for
 
 #: Leaves out what can't be copied of the directory of an agent that runs: its socket.
@@ -65,6 +67,7 @@ class Fleet:
     directory: Path
     agents: dict[str, Agent] = field(default_factory=dict)
     services: list[WorkerService] = field(default_factory=list)
+    _databases: list[Database] = field(default_factory=list)
 
     # --- making
 
@@ -79,9 +82,11 @@ class Fleet:
         kind: str = "worker",
         traces: Traces | None = None,
     ) -> WorkerService:
-        """Start a worker; of the kind ``up`` it is a scheduler, too."""
+        """Start a worker, under the rights of one in the database; of the kind ``up`` it is a scheduler, too."""
+        database = Database(url_as(self.database.url, Role.WORKER), size=16)
+        self._databases.append(database)
         context = Context(
-            database=self.database,
+            database=database,
             carrier=self.broker.worker_carrier(),
             vault=self.vault,
             sessions=Sessions(self.vault, opener=opener),
@@ -281,7 +286,8 @@ class Fleet:
             agent.stop()
         for service in self.services:
             self.stop(service)
-        self.database.close()
+        for database in (*self._databases, self.database):
+            database.close()
 
 
 @contextmanager

@@ -14,6 +14,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from bootpoint_common.store.role import Role
 from tests.service.component import need
 from tests.service.process import Server, free_port, run
 
@@ -91,6 +92,13 @@ class PostgresServer:
         """Return the URL of one of its databases."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
+    def make_logins(self) -> None:
+        """Make the roles, and a login in each, as who runs a database does."""
+        for role in Role:
+            self.execute(sql.SQL("CREATE ROLE {} NOLOGIN").format(sql.Identifier(role)))
+            login = sql.SQL("CREATE ROLE {} LOGIN IN ROLE {}")
+            self.execute(login.format(sql.Identifier(login_of(role)), sql.Identifier(role)))
+
     def execute(self, statement: LiteralString | sql.Composed) -> None:
         """Run one statement outside any transaction, in the database ``postgres``."""
         with psycopg.connect(self.url(), autocommit=True, connect_timeout=5) as connection:
@@ -108,6 +116,16 @@ class PostgresServer:
         self.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
 
 
+def login_of(role: Role) -> str:
+    """Return the login that is in a role."""
+    return f"{role}_login"
+
+
+def url_as(url: str, role: Role) -> str:
+    """Return the URL of a test's database for the login in a role."""
+    return url.replace("//postgres@", f"//{login_of(role)}@")
+
+
 def _serve(binaries: Path, user: str | None) -> Iterator[PostgresServer]:
     # Not below pytest's directory: that one is closed to other users, and PostgreSQL never runs as root.
     with tempfile.TemporaryDirectory(prefix="bootpoint-postgres-") as directory:
@@ -115,6 +133,7 @@ def _serve(binaries: Path, user: str | None) -> Iterator[PostgresServer]:
         server.create()
         server.start()
         try:
+            server.make_logins()
             yield server
         finally:
             server.stop()

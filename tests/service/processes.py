@@ -15,7 +15,7 @@ import signal
 import sys
 import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,8 +30,9 @@ from bootpoint_common.store import count
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Database, Row, one, rows
 from bootpoint_common.store.database import run as execute
+from bootpoint_common.store.role import Role
 from tests.service.libvirt import LibvirtHost
-from tests.service.postgres import PostgresServer
+from tests.service.postgres import PostgresServer, url_as
 from tests.service.process import PATIENCE, Server, run, wait_for
 from tests.service.rabbitmq import RabbitServer, VirtualHost
 
@@ -88,21 +89,27 @@ class Processes:
         Raises:
             RuntimeError: It failed; the message holds its output.
         """
-        text = run([str(_PROGRAMS / "bootpoint"), *words, "-o", "json"], environment=self.environment)
-        return json.loads(text)
+        environment = self.environment if words[0] == "db" else self.under(Role.CONSOLE)
+        return json.loads(run([str(_PROGRAMS / "bootpoint"), *words, "-o", "json"], environment=environment))
+
+    def under(self, role: Role) -> dict[str, str]:
+        """Return the environment of a process that logs in to the database under a role."""
+        return self.environment | {"BOOTPOINT_DATABASE_URL": url_as(self.database.url, role)}
 
     def add_worker(self, name: str, *, slices: int = 4) -> Server:
         """Start a worker process."""
         words = ["worker", "--pool", POOL, "--slices", str(slices)]
-        return self._start(name, [str(_PROGRAMS / "bootpoint"), *words], "worker serves")
+        return self._start(name, [str(_PROGRAMS / "bootpoint"), *words], "worker serves", self.under(Role.WORKER))
 
     def add_scheduler(self, name: str) -> Server:
         """Start a scheduler process."""
-        return self._start(name, [str(_PROGRAMS / "bootpoint"), "scheduler"], "scheduler runs")
+        words = [str(_PROGRAMS / "bootpoint"), "scheduler"]
+        return self._start(name, words, "scheduler runs", self.under(Role.SCHEDULER))
 
     def add_exporter(self, name: str) -> Server:
         """Start an exporter process."""
-        return self._start(name, [str(_PROGRAMS / "bootpoint"), "exporter"], "exporter runs")
+        words = [str(_PROGRAMS / "bootpoint"), "exporter"]
+        return self._start(name, words, "exporter runs", self.under(Role.EXPORTER))
 
     def add_agent(self, name: str, files: Sequence[Path], *, snapshot: str = "none") -> Server:
         """Enroll an agent, let it join, and start it; a worker must run."""
@@ -139,7 +146,7 @@ class Processes:
 
     def start_agent(self, name: str) -> Server:
         """Start an agent that has joined."""
-        return self._start(name, self.agent_words(name, "run"), "runs; SIGTERM ends it")
+        return self._start(name, self.agent_words(name, "run"), "runs; SIGTERM ends it", self.environment)
 
     def agent_state(self, name: str) -> Path:
         """Return an agent's state directory."""
@@ -148,12 +155,12 @@ class Processes:
     def _agent_file(self, name: str) -> Path:
         return self.directory / f"agent-{name}.toml"
 
-    def _start(self, name: str, command: Sequence[str], says: str) -> Server:
+    def _start(self, name: str, command: Sequence[str], says: str, environment: Mapping[str, str]) -> Server:
         log = self.directory / f"{name}.log"
         before = log.stat().st_size if log.exists() else 0
-        server = Server(command, log=log, environment=self.environment | self._clock(name))
+        server = Server(command, log=log, environment=environment | self._clock(name))
         self.running[name] = server
-        self._again[name] = lambda: self._start(name, command, says)
+        self._again[name] = lambda: self._start(name, command, says, environment)
         server.start(lambda: says.encode() in log.read_bytes()[before:], name)
         return server
 

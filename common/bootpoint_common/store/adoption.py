@@ -292,18 +292,7 @@ def take_place_of(connection: Connection, old: UUID, new: UUID, definition: Mapp
         new: The id in the host's journal.
         definition: The VM as the journal has it.
     """
-    run(
-        connection,
-        "INSERT INTO replica (id, job_name, host_id, pool, state, epoch, chain, definition)"
-        " SELECT %s, job_name, host_id, pool, state, epoch, chain, %s FROM replica WHERE id = %s",
-        new,
-        Jsonb(dict(definition)),
-        old,
-    )
-    for table in ("run_target", "boot_point"):
-        run(connection, f"UPDATE {table} SET replica_id = %s WHERE replica_id = %s", new, old)
-    row = one_row(connection, "DELETE FROM replica WHERE id = %s RETURNING job_id", old)
-    run(connection, "UPDATE replica SET job_id = %s WHERE id = %s", row["job_id"], new)
+    run(connection, "UPDATE replica SET id = %s, definition = %s WHERE id = %s", new, Jsonb(dict(definition)), old)
 
 
 def table_below(digests: Mapping[int, bytes], size_bytes: int, below: SegmentTable | None) -> dict[int, bytes]:

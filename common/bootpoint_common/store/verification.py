@@ -238,7 +238,7 @@ JOIN LATERAL (
     WHERE p.replica_id = y.id AND p.state = 'committed'
 ) k ON true
 WHERE j.enabled AND y.state = 'ok' AND y.head IS NOT NULL AND y.consolidating IS NULL AND NOT k.unfinished
-  AND (h.credentials IS NOT NULL OR h.address = 'local' OR h.kind = 'fake')
+  AND (h.has_credentials OR h.address = 'local' OR h.kind = 'fake')
   AND greatest(k.first, k.proven, k.ended)
       < now() - make_interval(secs => duration_seconds(j.spec #>> '{check,verify}'))
   AND (k.failed IS NULL OR k.failed < now() - make_interval(secs => %s))

@@ -9,7 +9,7 @@ import click
 
 from bootpoint_common.config import Config
 from bootpoint_common.systemd import Manager, manager_option
-from bootpoint_ops.cli.output import emit, output_option, say
+from bootpoint_ops.cli.output import emit, output_option, say, session
 from bootpoint_ops.host import VIRT_TYPES
 
 
@@ -75,6 +75,23 @@ def migrate() -> None:
     open_vault(config.installation_key, create=True)
     done = run_migrate(url)
     say(f"ran {', '.join(done)}" if done else "the database is up to date", {"items": done})
+
+
+@db.command()
+@click.option("--apply", "apply_", is_flag=True, help="Run them: the database's login may make roles.")
+@output_option
+def roles(*, apply_: bool) -> None:
+    """Print the SQL that makes the roles of processes and people, and grants them what each needs."""
+    from bootpoint_common.store import role
+
+    with session().env.database.transaction() as connection:
+        statements = [*role.creation(connection), *role.grants(connection, list(role.Role))]
+        if apply_:
+            role.apply(connection, statements)
+    if apply_:
+        say("each role has its rights: " + ", ".join(role.Role), {"items": statements})
+    else:
+        emit({"items": statements}, lambda _out: click.echo("".join(f"{line};\n" for line in statements), nl=False))
 
 
 @click.command()

@@ -103,6 +103,9 @@ def _database_problem(away: Exception) -> BootpointError:
     if isinstance(away, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         hint = "bring it up to date with `bootpoint db migrate`"
         return error(Code.NO_SCHEDULER, f"the database is of another version: {away}", hint=hint)
+    if isinstance(away, psycopg.errors.InsufficientPrivilege):
+        hint = "use a login of the right role (docs/security.md); after an update: `bootpoint db migrate` as the owner"
+        return error(Code.NO_SCHEDULER, f"the database's login may not do that: {away}", hint=hint)
     return error(
         Code.NO_SCHEDULER,
         f"the database does not answer: {str(away).strip()}",
