@@ -19,6 +19,8 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.notice.trust import tls_context
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bootpoint_common.stream.rabbit import Permissions
 
 #: Seconds that the API may take to be reached, and for each answer. Three of them fit into the time that a transaction
@@ -97,6 +99,8 @@ class Administration:
             FatalError: ``broker_refused``.
         """
         self._call("PUT", "users", user, body={"password": password, "tags": tag})
+        for limit, value in rights.limits.items():
+            self._call("PUT", "user-limits", user, limit, body={"value": value})
         topic = {"exchange": rights.topic_exchange, "write": rights.topic_write, "read": rights.topic_read}
         self._call("PUT", "topic-permissions", self._vhost, user, body=topic)
         whole = {"configure": rights.configure, "write": rights.write, "read": rights.read}
@@ -114,7 +118,7 @@ class Administration:
         # The broker ends them with the user. One that was being opened meanwhile is met by this.
         self._call("DELETE", "connections", "username", user)
 
-    def _call(self, method: str, *words: str, body: dict[str, str] | None = None) -> Any:
+    def _call(self, method: str, *words: str, body: Mapping[str, object] | None = None) -> Any:
         """Return the answer; None where there is nothing of that name, or no content."""
         path = "/".join([self._path, "api", *(quote(word, safe="") for word in words)])
         try:

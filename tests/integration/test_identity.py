@@ -20,6 +20,7 @@ from bootpoint_common.crypto import Token
 from bootpoint_common.store.database import Database, rows
 from bootpoint_common.stream import rabbit
 from bootpoint_common.stream.carrier import CarrierLost
+from bootpoint_common.stream.rabbit import agent_permissions
 from bootpoint_ops.cli import main
 from tests.service.api_gate import gate
 from tests.service.certificate import make_authority
@@ -160,12 +161,12 @@ def test_a_new_enrolment_changes_the_password(act: Desk, name: str) -> None:
     assert may_publish(third.broker_url, f"{name}.control.kvm")
 
 
-@pytest.mark.parametrize("passing", range(5))
+@pytest.mark.parametrize("passing", range(7))
 def test_whatever_step_of_an_enrolment_fails_nothing_is_half_done_and_a_repeat_mends_it(
     act: Desk, vhost: VirtualHost, name: str, passing: int
 ) -> None:
     with gate(vhost.broker.admin_url()) as before:
-        # A first one, so that all five calls of a second one are made.
+        # A first one, so that all seven calls of a second one are made.
         enroll(act, name)
         agents = act.rows("SELECT * FROM agent")
         act.admin_file.write_text(before.url)
@@ -181,6 +182,8 @@ def test_whatever_step_of_an_enrolment_fails_nothing_is_half_done_and_a_repeat_m
     (token,) = enroll(act, name)
     assert may_publish(token.broker_url, f"{name}.control.kvm")
     assert not may_publish(token.broker_url, "web1.control.kvm")
+    (limits,) = vhost.broker.api("GET", f"user-limits/{name}")
+    assert limits["value"] == agent_permissions(name).limits
 
 
 @pytest.mark.parametrize("passing", range(5))
@@ -273,7 +276,7 @@ def test_an_api_that_can_not_be_used_is_explained(act: Desk, vhost: VirtualHost,
         assert secure.calls == [], "the password went to nobody knows whom"
         act.env["BOOTPOINT_BROKER_ADMIN_CA"] = str(authority.file)
         enroll(act, name)
-        assert len(secure.calls) == 4
+        assert len(secure.calls) == 6
 
 
 def test_something_else_that_answers_is_no_api(act: Desk, vhost: VirtualHost, name: str) -> None:

@@ -158,7 +158,7 @@ class Processes:
     def _start(self, name: str, command: Sequence[str], says: str, environment: Mapping[str, str]) -> Server:
         log = self.directory / f"{name}.log"
         before = log.stat().st_size if log.exists() else 0
-        server = Server(command, log=log, environment=environment | self._clock(name))
+        server = Server(command, log=log, environment={**environment, **self._clock(name)})
         self.running[name] = server
         self._again[name] = lambda: self._start(name, command, says, environment)
         server.start(lambda: says.encode() in log.read_bytes()[before:], name)
