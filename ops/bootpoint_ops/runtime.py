@@ -203,7 +203,7 @@ def run_scheduler(config: Config, *, manager: Manager, say: Say) -> None:
             loops.stop()
 
 
-def run_exporter(config: Config, *, say: Say) -> None:
+def run_exporter(config: Config, *, manager: Manager, say: Say) -> None:
     """Serve the metrics of the installation until a signal comes; needs the database only.
 
     Raises:
@@ -231,4 +231,5 @@ def run_exporter(config: Config, *, say: Say) -> None:
         stack.callback(picture.stop)
         say(f"metrics on http://{listen.address}:{port}/metrics")
         say("exporter runs; SIGTERM ends it")
-        stop.wait()
+        # It is asked every few seconds: that it hangs is seen by who asks, and no watchdog is needed.
+        manager.attend(stop, lambda _: None)

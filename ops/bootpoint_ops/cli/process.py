@@ -116,11 +116,12 @@ def scheduler(manager: Manager) -> None:
 
 
 @click.command()
-def exporter() -> None:
+@manager_option
+def exporter(manager: Manager) -> None:
     """Serve the metrics of the whole installation to Prometheus: one for each database is enough."""
     from bootpoint_ops.runtime import run_exporter
 
-    run_exporter(Config.from_environment(), say=_line)
+    run_exporter(Config.from_environment(), manager=manager, say=_line)
 
 
 @click.group()
