@@ -151,7 +151,7 @@ def protect(installation: Fleet, name: str) -> int:
     host_id = installation.add_host(name)
     with installation.database.transaction() as connection:
         connection.execute(b"UPDATE host SET pool = 'kvm'")
-    job = installation.add_job("erp", "erp-db", {"data": Path("/dev/none")}, host_id, consistency="fs")
+    job = installation.add_job("erp", "erp-db", {"data": Path("/dev/none")}, host_id)
     with installation.database.transaction() as connection:
         change = "UPDATE job SET spec = jsonb_set(spec, '{source,disks,0,id}', '\"serial:data\"')"
         connection.execute(change.encode())
@@ -190,7 +190,7 @@ def test_the_page_makes_a_machine_whose_units_work_with_what_they_are_left(
         shell("dd if=/dev/urandom of=/data/more bs=1M count=2 status=none; sync")
         installation.wait(installation.run(job), seconds=PART)
         disks = installation.rows("SELECT tracker, fallback, consistency FROM boot_point_disk ORDER BY id")
-        assert [(row["tracker"], row["consistency"]) for row in disks] == [("ebpf", "fs")] * 2
+        assert [(row["tracker"], row["consistency"]) for row in disks] == [("ebpf", "crash")] * 2
         assert disks[1]["fallback"] is None
         before = worker_of(guest)
         paste("list-units")
