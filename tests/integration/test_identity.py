@@ -339,7 +339,7 @@ def test_without_the_api_a_person_is_told_what_to_do(act: Desk, vhost: VirtualHo
     (item,) = answer_of(act("agent", "enroll", "erp"))["items"]
     password = Token.decode(item["token"]).broker_url.partition("@")[0].rpartition(":")[2]
     assert item["broker_commands"][0] == f"rabbitmqctl add_user erp {password}"
-    assert len(item["broker_commands"]) == 3
+    assert len(item["broker_commands"]) == 4
     assert answer_of(act("agent", "show", "erp"))["state"] == "pending"
     # One that is there already can't be added once more.
     (again,) = answer_of(act("agent", "enroll", "erp"))["items"]

@@ -42,7 +42,8 @@ def gate(behind: str, context: ssl.SSLContext | None = None) -> Iterator[Gate]:
                     return
             body = self.rfile.read(int(self.headers.get("content-length", 0)))
             api = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=30)
-            api.request(self.command, self.path, body, {"Authorization": self.headers["authorization"]})
+            headers = {name: self.headers[name] for name in ("authorization", "content-type") if name in self.headers}
+            api.request(self.command, self.path, body, headers)
             answer = api.getresponse()
             content = answer.read()
             api.close()
