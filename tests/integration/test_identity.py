@@ -327,7 +327,7 @@ def test_tokens_that_were_made_before_something_failed_are_not_lost(
     file.write_text(f"{name}-1\n{name}-2\n")
     with gate(vhost.broker.admin_url()) as before:
         act.admin_file.write_text(before.url)
-        before.passing = 2 + 3 + 1  # both are looked up, the first is made, the second only begun
+        before.passing = 2 + 5 + 1  # both are looked up, the first is made, the second only begun
         failed = act("agent", "enroll", "--file", str(file))
     assert error_of(failed)["code"] == "broker_unreachable"
     (item,) = json.loads(failed.stdout)["items"]
