@@ -12,7 +12,7 @@ long := $(wildcard tests/long)
 # Two at a time: half of a test's time is waiting. The tests of a file stay together, and share what they start.
 pytest = $(ROOT) $(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
 
-.PHONY: help setup demo lint types format test test-all mutants bench package docs clean
+.PHONY: help setup demo lint types format test test-all mutants bench package docs boards clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ package: setup ## Debian packages of agent and control plane into dist/, for mac
 docs: setup ## generate docs/codes.md and docs/metrics.md
 	@$(BIN)/python -m bootpoint_ops.code_page > docs/codes.md.new && mv docs/codes.md.new docs/codes.md
 	@$(BIN)/python -m bootpoint_ops.metric_page > docs/metrics.md.new && mv docs/metrics.md.new docs/metrics.md
+
+boards: setup ## generate the alert rules and the boards (ops/prometheus, ops/grafana)
+	@$(BIN)/python -m bootpoint_ops.monitoring
 
 clean: ## remove what can be made again (.venv and caches)
 	@$(ROOT) rm -rf dist .venv .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

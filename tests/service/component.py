@@ -83,6 +83,7 @@ COMPONENTS: dict[str, Component] = {
     "dpkg": Component(on_path("dpkg-deb")),
     "7zip": Component(on_path("7zz")),
     "linux-libc-dev": Component(present("usr/include/x86_64-linux-gnu/asm/unistd_64.h")),
+    "prometheus": Component(on_path("prometheus")),
     "rsync": Component(on_path("rsync")),
     "podman": Component(
         lambda: on_path("podman", "buildah", "runc")() and present("usr/lib/podman/netavark")(),
