@@ -151,7 +151,7 @@ GAUGES = (
     _gauge(
         "objective_seconds", Unit.SECONDS,
         "Age that the job's objective allows to its newest point, and to its newest bootable point; absent where it has"
-        " none.", _JOB, _OBJECTIVE,
+        " none, and while the job is disabled or paused.", _JOB, _OBJECTIVE,
     ),
     _gauge("runs_waiting", Unit.NUMBER, "Runs in the line."),
     _gauge("open_points", Unit.NUMBER, "Boot points that are being written to a host.", _HOST),

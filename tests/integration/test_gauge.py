@@ -208,3 +208,22 @@ def test_numbers_of_before_are_not_shown_for_ever(installation: Fleet) -> None:
     assert picture.latest() is not None
     now[0] += STALE_SECONDS + 1
     assert picture.latest() is None
+
+
+def test_a_job_at_rest_has_no_objective(installation: Fleet, tmp_path: Path) -> None:
+    disk = tmp_path / "system.raw"
+    disk.write_bytes(bytes(MiB))
+    host_id = installation.add_host(f"fake-{tmp_path.name}")
+    installation.enroll_agent("erp")
+    job_id = installation.add_job("erp", "erp", {"system": disk}, host_id)
+    series = 'bootpoint_objective_seconds{job="erp",kind="point"}'
+
+    def after(change: str) -> float | None:
+        with installation.database.transaction() as connection:
+            execute(connection, f"UPDATE job SET {change} WHERE id = %s", job_id)
+        return metrics(installation.database).get(series)
+
+    assert after("""spec = jsonb_set(spec, '{objective}', '{"point": "2h"}')""") == 7200
+    assert after("paused_until = now() + interval '1 hour'") is None
+    assert after("paused_until = now() - interval '1 second'") == 7200
+    assert after("enabled = false") is None

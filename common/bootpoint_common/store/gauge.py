@@ -17,11 +17,12 @@ _COUNTS = "y.job_id IS NOT NULL AND y.state <> 'detached'"
 #: Points that a replica has; the words of the index `boot_point_kept`.
 _KEPT = "p.state = 'committed' AND p.consolidated_at IS NULL"
 
-#: Durations of objectives as seconds; few of them differ, so that each is read once.
+#: Durations of objectives as seconds, of jobs that nobody has stopped: of others no new point is expected. Few of them
+#: differ, so that each is read once.
 _OBJECTIVES = """
 WITH wanted AS MATERIALIZED (
     SELECT j.name, o.key AS kind, o.value AS text FROM job j, LATERAL jsonb_each_text(j.spec->'objective') AS o
-    WHERE o.value IS NOT NULL),
+    WHERE o.value IS NOT NULL AND j.enabled AND coalesce(j.paused_until <= now(), true)),
 known AS MATERIALIZED (
     SELECT text, duration_seconds(text) AS value FROM (SELECT DISTINCT text FROM wanted) AS d)
 SELECT name, kind, value FROM wanted JOIN known USING (text) WHERE value IS NOT NULL
