@@ -81,8 +81,12 @@ class Fleet:
         opener: Callable[[HostAccess], Target] = connect,
         kind: str = "worker",
         traces: Traces | None = None,
+        tasks_url: str | None = None,
     ) -> WorkerService:
-        """Start a worker, under the rights of one in the database; of the kind ``up`` it is a scheduler, too."""
+        """Start a worker, under the rights of one in the database; of the kind ``up`` it is a scheduler, too.
+
+        Tasks are in memory unless a broker is named.
+        """
         database = Database(url_as(self.database.url, Role.WORKER), size=16)
         self._databases.append(database)
         context = Context(
@@ -94,7 +98,7 @@ class Fleet:
             window_bytes=window_bytes,
             traces=traces,
         )
-        service = WorkerService(context, actors.make_broker(None), pools, slices=slices, tasks=slices, kind=kind)
+        service = WorkerService(context, actors.make_broker(tasks_url), pools, slices=slices, tasks=slices, kind=kind)
         service.start()
         self.services.append(service)
         return service

@@ -113,7 +113,7 @@ class RabbitServer:
     """
 
     def __init__(self, directory: Path) -> None:
-        self.port, self._http, self._prometheus, self._epmd_port, distribution = (free_port() for _ in range(5))
+        self.port, self._http, self.metrics_port, self._epmd_port, distribution = (free_port() for _ in range(5))
         self.password = secrets.token_hex(8)
         self._directory = directory
         self._home = max(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
@@ -122,7 +122,7 @@ class RabbitServer:
             CONFIGURATION.format(
                 amqp=self.port,
                 http=self._http,
-                prometheus=self._prometheus,
+                prometheus=self.metrics_port,
                 definitions=self._definitions(),
                 memory=MEMORY_ALARM / (os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")),
                 disk=DISK_ALARM,
@@ -222,7 +222,7 @@ class RabbitServer:
             OSError: The node doesn't answer.
         """
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(f"http://127.0.0.1:{self._prometheus}/metrics", timeout=30) as answer:
+        with opener.open(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=30) as answer:
             text = answer.read().decode()
         found = re.findall(rf"^{name}(?:\{{.*\}})? (\S+)$", text, re.MULTILINE)
         assert found, f"{name} is no metric of RabbitMQ"
