@@ -18,6 +18,7 @@ import pika
 from psycopg.types.json import Jsonb
 
 from bootpoint_common import job as jobs
+from bootpoint_common.keyplace import KeyPlace
 from bootpoint_common.store import kept, trial, verification
 from bootpoint_common.store.database import Database
 from bootpoint_common.store.database import run as execute
@@ -242,7 +243,7 @@ def watched(database: str, vhost: VirtualHost, directory: Path, rng: Random) -> 
     """Make an installation with its exporter, and Prometheus over it."""
     state = directory / "state"
     state.mkdir()
-    vault = open_vault(state / "installation.key", create=True)
+    vault = open_vault(KeyPlace.in_state(state), create=True)
     with ExitStack() as stack:
         broker = stack.enter_context(rabbit_broker(vhost))
         fleet = Fleet(Database(database, size=16), broker, vault, directory)
