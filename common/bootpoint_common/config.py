@@ -94,6 +94,9 @@ class Config:
         broker_admin_authorities: Certificates that are trusted beside the system's, for that API
             (`BOOTPOINT_BROKER_ADMIN_CA`).
         installation_key: Where the key is that encrypts saved credentials (`BOOTPOINT_INSTALLATION_KEY` and others).
+        broker_tls: Folder with ca.pem, cert.pem, key.pem for the broker (`BOOTPOINT_BROKER_TLS`); None for none.
+        database_tls: Likewise for PostgreSQL (`BOOTPOINT_DATABASE_TLS`).
+        metrics_tls: Likewise for who serves metrics (`BOOTPOINT_METRICS_TLS`).
         metrics: Where Prometheus reads (`BOOTPOINT_METRICS`); None for nowhere.
         log_format: How log lines look (`BOOTPOINT_LOG_FORMAT`).
         log_level: Which are written (`BOOTPOINT_LOG_LEVEL`).
@@ -108,6 +111,9 @@ class Config:
     broker_admin_url: str | None = field(default=None, repr=False)
     broker_admin_authorities: Path | None = None
     installation_key: KeyPlace = field(default_factory=lambda: KeyPlace.in_state(DEFAULT_STATE))
+    broker_tls: Path | None = None
+    database_tls: Path | None = None
+    metrics_tls: Path | None = None
     metrics: Listen | None = Listen("127.0.0.1", 9109)
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
@@ -133,6 +139,9 @@ class Config:
             broker_admin_url=variables.take_secret("BOOTPOINT_BROKER_ADMIN_URL", _admin_url, None),
             broker_admin_authorities=variables.take("BOOTPOINT_BROKER_ADMIN_CA", _path, None),
             installation_key=read_key_place(variables, state),
+            broker_tls=variables.take("BOOTPOINT_BROKER_TLS", _path, None),
+            database_tls=variables.take("BOOTPOINT_DATABASE_TLS", _path, None),
+            metrics_tls=variables.take("BOOTPOINT_METRICS_TLS", _path, None),
             metrics=variables.take("BOOTPOINT_METRICS", _listen, cls().metrics),
             log_format=variables.take("BOOTPOINT_LOG_FORMAT", member(LogFormat), LogFormat.TEXT),
             log_level=variables.take("BOOTPOINT_LOG_LEVEL", member(LogLevel), LogLevel.INFO),
@@ -153,6 +162,7 @@ class AgentConfig:
         snapshot: Which snapshot is taken.
         tracker: How it is found out what changed; a disk for which that isn't possible is scanned by hash.
         sample_percent: Share of what a tracker calls unchanged that each run compares all the same, in percent.
+        tls: Folder with ca.pem, cert.pem, key.pem for the broker; None for none.
         log_format: How log lines look.
         log_level: Which are written.
     """
@@ -162,6 +172,7 @@ class AgentConfig:
     snapshot: SnapshotChoice = SnapshotChoice.AUTO
     tracker: TrackerChoice = TrackerChoice.AUTO
     sample_percent: float = 1.0
+    tls: Path | None = None
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
 
@@ -204,6 +215,7 @@ class AgentConfig:
             snapshot=table.take("snapshot", member(SnapshotChoice), SnapshotChoice.AUTO),
             tracker=table.take("tracker", member(TrackerChoice), TrackerChoice.AUTO),
             sample_percent=table.take("sample_percent", _percent, 1.0),
+            tls=table.take("tls", _path, None),
             log_format=table.take("log_format", member(LogFormat), LogFormat.TEXT),
             log_level=table.take("log_level", member(LogLevel), LogLevel.INFO),
         )

@@ -73,6 +73,7 @@ class Code(enum.StrEnum):
     MISSED = "missed"
     STALLED = "stalled"
     CLOCK_SKEW = "clock_skew"
+    TLS_REFUSED = "tls_refused"
     ALREADY_RUNNING = "already_running"
     DRIFT = "drift"
     STANDBY_RUNNING = "standby_running"
@@ -370,6 +371,11 @@ CODES: dict[Code, CodeInfo] = {
         _RETRY, "The run made no progress for too long.", "`bootpoint run log R` shows where it stopped"
     ),
     Code.CLOCK_SKEW: CodeInfo(_FATAL, "The source's clock is wrong: before its newest point, or more than two minutes off.", "set the machine's clock"),
+    Code.TLS_REFUSED: CodeInfo(
+        _FATAL,
+        "An encrypted connection can't be made: a certificate isn't accepted here or by the other side, or one side speaks no TLS.",
+        "the message names file or peer and the reason; `docs/tls.md` has them all",
+    ),
     Code.ALREADY_RUNNING: CodeInfo(
         _REFUSED, "The job is running already.", "wait for it, or cancel it with `bootpoint run cancel R`"
     ),

@@ -7,12 +7,18 @@ import socket
 from dataclasses import dataclass
 from functools import cached_property
 
+import psycopg
+
 from bootpoint_common.config import Config
 from bootpoint_common.crypto import Vault, WrongInstallationKeyError
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.keyplace import KeyPlace
 from bootpoint_common.store.database import Database
+from bootpoint_common.store.secure import refusal, secured
 from bootpoint_ops import embedded
+
+#: Seconds that a server may take when it is tried before the first use.
+_TRIAL_SECONDS = 10
 
 
 @dataclass(kw_only=True)
@@ -62,6 +68,7 @@ def database_url(config: Config) -> str:
 
     Raises:
         RetryableError: ``no_scheduler``: none is named, and no `up` runs.
+        FatalError: ``tls_refused``, as `reached` does.
     """
     url = config.database_url or embedded.running_url(config.state_directory)
     if url is None:
@@ -72,7 +79,25 @@ def database_url(config: Config) -> str:
             value=str(config.state_directory),
             hint="start `bootpoint up`, or set BOOTPOINT_DATABASE_URL",
         )
-    return url
+    return reached(config, url)
+
+
+def reached(config: Config, url: str) -> str:
+    """Return the URL with all that TLS needs, where the settings ask for TLS; the server is tried first.
+
+    Raises:
+        FatalError: ``tls_refused``: the certificates can't be used, here or there. A server that is away is none of it.
+    """
+    if config.database_tls is None or config.database_url is None:
+        return url
+    safe = secured(url, config.database_tls)
+    try:
+        psycopg.connect(safe, connect_timeout=_TRIAL_SECONDS).close()
+    except psycopg.OperationalError as exc:
+        # libpq says that a verification failed, and keeps why to itself.
+        if problem := refusal(url, config.database_tls):
+            raise problem from exc
+    return safe
 
 
 def open_vault(place: KeyPlace, *, create: bool = False) -> Vault:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import socket
 import threading
 import time
@@ -15,8 +16,9 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from errno import EADDRINUSE
 from http import HTTPStatus
+from pathlib import Path
 from socketserver import ThreadingMixIn
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import (
@@ -31,6 +33,8 @@ from prometheus_client import (
 from bootpoint_common.config import Listen
 from bootpoint_common.store import gauge
 from bootpoint_common.store.database import Database
+from bootpoint_common.tls import server_context
+from bootpoint_ops.exposition_tls import shake_hands
 from bootpoint_ops.gauge import StateCollector
 from bootpoint_worker.loop import Loop
 
@@ -56,6 +60,8 @@ _PATIENCE = 10.0
 
 #: Level of gzip: the fastest makes a twentieth of it, the best a thirtieth in six times the time.
 _LEVEL = 1
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +173,28 @@ def _say(
 
 
 class _Server(ThreadingMixIn, WSGIServer):
-    """A thread for each request, none of which holds up the end of the process."""
+    """A thread for each request, none of which holds up the end of the process.
+
+    Attributes:
+        folder: Certificates for HTTPS; None for HTTP.
+    """
 
     daemon_threads = True
+    folder: Path | None = None
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Shake hands here, where a client that says nothing keeps only itself waiting."""
+        if self.folder is not None:
+            secure = shake_hands(request, self.folder, client_address[0], _PATIENCE)
+            if secure is None:
+                self.shutdown_request(request)
+                return
+            request = secure
+        super().process_request_thread(request, client_address)
+
+    def handle_error(self, _request: Any, client_address: Any) -> None:
+        """Log what went wrong with a client."""
+        _log.warning("metrics not served", extra={"client": client_address[0]}, exc_info=True)
 
 
 class _Handler(WSGIRequestHandler):
@@ -181,12 +206,15 @@ class _Handler(WSGIRequestHandler):
         """Log nothing."""
 
 
-def serve(app: WSGIApplication, listen: Listen, *, above: bool = False) -> tuple[int, Callable[[], None]]:
-    """Serve over HTTP from a thread.
+def serve(
+    app: WSGIApplication, listen: Listen, folder: Path | None = None, *, above: bool = False
+) -> tuple[int, Callable[[], None]]:
+    """Serve over HTTP from a thread, or over HTTPS to those who show a certificate.
 
     Args:
         app: What answers.
         listen: Where; port 0 is any free one.
+        folder: Certificates for HTTPS; None for HTTP.
         above: Whether to take the first free port above the one that is named: several processes of a machine have one
             setting, and the port itself is the exporter's.
 
@@ -194,9 +222,13 @@ def serve(app: WSGIApplication, listen: Listen, *, above: bool = False) -> tuple
         The port, and what ends the server.
 
     Raises:
+        FatalError: ``tls_refused``: the folder can't be used.
         OSError: The address is taken, or not ours.
     """
+    if folder is not None:
+        server_context(folder)
     server = _bind(app, listen, above=above)
+    server.folder = folder
     thread = threading.Thread(target=server.serve_forever, name="metrics server", daemon=True)
     thread.start()
 
@@ -208,7 +240,7 @@ def serve(app: WSGIApplication, listen: Listen, *, above: bool = False) -> tuple
     return server.server_port, close
 
 
-def _bind(app: WSGIApplication, listen: Listen, *, above: bool) -> WSGIServer:
+def _bind(app: WSGIApplication, listen: Listen, *, above: bool) -> _Server:
     last = listen.port
     ports = range(last + 1, min(last + PORTS, 65535) + 1) if above and last else range(last, last + 1)
     for port in ports:

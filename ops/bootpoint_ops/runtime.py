@@ -18,6 +18,7 @@ from bootpoint_common.errors import Code, error
 from bootpoint_common.store.database import Database
 from bootpoint_common.stream.carrier import WorkerCarrier
 from bootpoint_common.systemd import Manager
+from bootpoint_common.tls import Trust, require_encryption
 from bootpoint_ops.environment import database_url, open_vault
 from bootpoint_worker.context import Context, Sessions
 
@@ -83,6 +84,9 @@ def metrics_server(
         registry: The metrics of the process.
         say: Says where they are.
         state: Whether this process also serves those of the installation.
+
+    Raises:
+        FatalError: ``tls_refused``: the certificates that they are to be served with can't be used.
     """
     from bootpoint_ops.exposition import Picture, application, serve
 
@@ -91,7 +95,7 @@ def metrics_server(
         return
     picture = Picture(context.database) if state else None
     try:
-        port, close = serve(application(registry, picture), config.metrics, above=not state)
+        port, close = serve(application(registry, picture), config.metrics, config.metrics_tls, above=not state)
     except OSError as exc:
         # Work matters more than numbers.
         say(f"metrics are not served: {config.metrics.address}:{config.metrics.port}: {exc.strerror}")
@@ -102,10 +106,16 @@ def metrics_server(
         if picture is not None:
             picture.start()
             stack.callback(picture.stop)
-        say(f"metrics on http://{config.metrics.address}:{port}/metrics")
+        say(_where(config, Listen(config.metrics.address, port)))
         if not state:
             context.served_at = _reached_at(Listen(config.metrics.address, port))
         yield
+
+
+def _where(config: Config, listen: Listen) -> str:
+    """Say where metrics are read."""
+    scheme = "http" if config.metrics_tls is None else "https"
+    return f"metrics on {scheme}://{listen.address}:{listen.port}/metrics"
 
 
 def _reached_at(listen: Listen) -> str:
@@ -132,6 +142,19 @@ def until_signal() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def broker_trust(config: Config) -> Trust:
+    """Return whom connections to the broker believe, and what they show.
+
+    Raises:
+        FatalError: ``tls_refused``: the certificates can't be used, or there are some and the broker's URL is plain.
+    """
+    trust = Trust(folder=config.broker_tls)
+    if config.broker_url is not None:
+        require_encryption(config.broker_url, trust, key="BOOTPOINT_BROKER_URL")
+        trust.context()
+    return trust
 
 
 def _broker_url(config: Config) -> str:
@@ -162,13 +185,14 @@ def run_worker(config: Config, pools: list[str], *, slices: int, tasks: int, man
     allocator.reuse_buffers()
     log.configure(config.log_format, config.log_level)
     url, vault = _broker_url(config), open_vault(config.installation_key)
-    rabbit.setup(url)
+    trust = broker_trust(config)
+    rabbit.setup(url, trust)
     with (
         until_signal() as stop,
-        context_of(config, database_url(config), vault, rabbit.connect_worker(url), "worker") as context,
+        context_of(config, database_url(config), vault, rabbit.connect_worker(url, trust), "worker") as context,
     ):
         registry = process_registry()
-        service = WorkerService(context, make_broker(url, registry), pools, slices=slices, tasks=tasks)
+        service = WorkerService(context, make_broker(url, trust, registry), pools, slices=slices, tasks=tasks)
         with metrics_server(config, context, registry, say):
             service.start()
             say(f"worker serves {', '.join(pools)}; SIGTERM ends it")
@@ -191,11 +215,12 @@ def run_scheduler(config: Config, *, manager: Manager, say: Say) -> None:
     check(config.notices)
     log.configure(config.log_format, config.log_level)
     url, vault = _broker_url(config), open_vault(config.installation_key)
-    rabbit.setup(url)
-    carrier = rabbit.connect_worker(url)
+    trust = broker_trust(config)
+    rabbit.setup(url, trust)
+    carrier = rabbit.connect_worker(url, trust)
     with until_signal() as stop, context_of(config, database_url(config), vault, carrier, "scheduler") as context:
         registry = process_registry()
-        loops = ControlLoops(context, make_broker(url, registry), kind="scheduler")
+        loops = ControlLoops(context, make_broker(url, trust, registry), kind="scheduler")
         with metrics_server(config, context, registry, say):
             loops.start()
             say("scheduler runs; SIGTERM ends it")
@@ -208,6 +233,7 @@ def run_exporter(config: Config, *, manager: Manager, say: Say) -> None:
 
     Raises:
         UsageError: ``spec_invalid``: metrics are off, their address is taken or not this machine's.
+        FatalError: ``tls_refused``: certificates can't be used.
     """
     from bootpoint_ops.exposition import Picture, application, process_registry, serve
 
@@ -221,7 +247,7 @@ def run_exporter(config: Config, *, manager: Manager, say: Say) -> None:
         stack.callback(database.close)
         picture = Picture(database)
         try:
-            port, close = serve(application(process_registry(), picture), listen)
+            port, close = serve(application(process_registry(), picture), listen, config.metrics_tls)
         except OSError as exc:
             text = f"the exporter can't listen on {listen.address}:{listen.port}: {exc.strerror}"
             hint = "another exporter, or `bootpoint up`, may run there: end it, or name another address"
@@ -229,7 +255,7 @@ def run_exporter(config: Config, *, manager: Manager, say: Say) -> None:
         stack.callback(close)
         picture.start()
         stack.callback(picture.stop)
-        say(f"metrics on http://{listen.address}:{port}/metrics")
+        say(_where(config, Listen(listen.address, port)))
         say("exporter runs; SIGTERM ends it")
         # It is asked every few seconds: that it hangs is seen by who asks, and no watchdog is needed.
         manager.attend(stop, lambda _: None)

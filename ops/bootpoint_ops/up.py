@@ -24,9 +24,9 @@ from bootpoint_common.store.database import Connection, Database, one, rows, run
 from bootpoint_common.store.migration import migrate
 from bootpoint_common.stream.carrier import AgentCarrier, WorkerCarrier
 from bootpoint_ops.embedded import Embedded, only_one
-from bootpoint_ops.environment import open_vault
+from bootpoint_ops.environment import open_vault, reached
 from bootpoint_ops.exposition import process_registry
-from bootpoint_ops.runtime import Say, context_of, metrics_server, until_signal
+from bootpoint_ops.runtime import Say, broker_trust, context_of, metrics_server, until_signal
 from bootpoint_producer.agent import Agent
 from bootpoint_producer.state import AgentState, Identity
 from bootpoint_worker.actors import make_broker
@@ -92,7 +92,7 @@ def running(config: Config, options: Options, *, say: Say) -> Iterator[Context]:
             restart(context)
         registry = process_registry()
         stack.enter_context(metrics_server(config, context, registry, say, state=True))
-        broker = make_broker(config.broker_url, registry)
+        broker = make_broker(config.broker_url, broker_trust(config), registry)
         service = WorkerService(context, broker, _pools(context.database, options), kind="up")
         agent = _agent(config, options, context, agent_carrier)
         service.start()
@@ -112,6 +112,8 @@ def _database(config: Config, say: Say) -> Iterator[str]:
             stack.callback(server.stop)
             url = server.start()
             say(f"PostgreSQL runs in {config.state_directory / 'postgres'}")
+        else:
+            url = reached(config, url)
         done = migrate(url)
         if done:
             say(f"database brought up to date: {', '.join(name.removesuffix('.sql') for name in done)}")
@@ -127,8 +129,9 @@ def _carriers(config: Config, options: Options) -> tuple[WorkerCarrier, AgentCar
         return broker.worker_carrier(), broker.agent_carrier(name)
     from bootpoint_common.stream import rabbit
 
-    rabbit.setup(config.broker_url)
-    return rabbit.connect_worker(config.broker_url), rabbit.connect_agent(config.broker_url, name)
+    trust = broker_trust(config)
+    rabbit.setup(config.broker_url, trust)
+    return rabbit.connect_worker(config.broker_url, trust), rabbit.connect_agent(config.broker_url, name, trust)
 
 
 def _pools(database: Database, options: Options) -> list[str]:

@@ -27,6 +27,7 @@ from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
 from bootpoint_common.systemd import Manager, manager_option
 from bootpoint_producer import diskmap, event_command
 from bootpoint_producer.agent import VERSION, Agent, refuse_copy
+from bootpoint_producer.authority import first_trust, keep, known_trust
 from bootpoint_producer.join import join as join_installation
 from bootpoint_producer.occasion import Kind
 from bootpoint_producer.state import AgentState, Identity
@@ -193,11 +194,14 @@ def join(token: str, timeout: float, config_file: Path | None, state_directory: 
             key="token",
             hint="`bootpoint-agent join -`, and paste the token, or pipe it in",
         )
-    state = _state(settings(config_file, state_directory))
+    config = settings(config_file, state_directory)
+    state = _state(config)
     with _only_one(state):
         found = _read_token()
-        with closing(rabbit.connect_agent(found.broker_url, found.agent)) as carrier:
+        trust = first_trust(config, state, found)
+        with closing(rabbit.connect_agent(found.broker_url, found.agent, trust)) as carrier:
             identity = join_installation(state, found, carrier, machine.identity(), version=VERSION, timeout=timeout)
+        keep(state, trust)
     click.echo(f"joined as {identity.name}; start the agent with `bootpoint-agent run`")
 
 
@@ -226,13 +230,17 @@ def run(manager: Manager, config_file: Path | None, state_directory: Path | None
         stop = threading.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda _number, _frame: stop.set())
-        agent = Agent(state, config, rabbit.connect_agent(identity.broker_url, identity.name))
+        agent = Agent(state, config, _carrier(identity, config, state))
         agent.start()
         click.echo(f"agent {identity.name} runs; SIGTERM ends it")
         manager.tell("READY=1")
         stop.wait()
         manager.tell("STOPPING=1")
         agent.stop()
+
+
+def _carrier(identity: Identity, config: AgentConfig, state: AgentState) -> AgentCarrier:
+    return rabbit.connect_agent(identity.broker_url, identity.name, known_trust(config, state))
 
 
 def _require_broker(identity: Identity) -> None:
@@ -285,10 +293,11 @@ def status(output: str, config_file: Path | None, state_directory: Path | None) 
 
     Exits with 1 when the broker doesn't answer, and with 4 on a copy of the machine.
     """
-    state = _state(settings(config_file, state_directory))
+    config = settings(config_file, state_directory)
+    state = _state(config)
     identity = _identity(state)
     refuse_copy(identity, machine.identity())
-    problem = _broker_problem(rabbit.connect_agent(identity.broker_url, identity.name)) if identity.broker_url else None
+    problem = _broker_problem(_carrier(identity, config, state)) if identity.broker_url else None
     bases = [{"replica": str(replica), "point": str(base.point_id)} for replica, base in state.bases()]
     value = {
         "agent": identity.name,

@@ -3,6 +3,7 @@
 ::
 
     DIR/identity.json                       who this agent is, and its key (0600)
+    DIR/authority.pem                       the authority of the broker's certificate, where the token named it
     DIR/maps/<replica>/base                 the id of the point that the replica's head is, as far as is known here
     DIR/maps/<replica>/<point>/<slot>.map   its block map
     DIR/maps/<replica>/<point>/point.json   size and root of each disk: what makes it a base

@@ -609,7 +609,7 @@ def test_a_stream_deleted_under_the_agent_is_seen_and_does_no_harm(rabbit: Fleet
 
 
 def test_heartbeats_are_served_while_the_user_is_busy(rabbit: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bootpoint_common.stream.rabbit_link.HEARTBEAT", 1)
+    monkeypatch.setattr("bootpoint_common.stream.rabbit_access.HEARTBEAT", 1)
     stream, worker = rabbit.stream(), rabbit.worker()
     publisher, consumer = rabbit.agent().publisher(), worker.consume(stream, 1)
     # Nothing is called for three heartbeats, after which the broker would have closed a silent connection.

@@ -11,7 +11,7 @@ import pytest
 from pika.exceptions import AMQPConnectionError
 
 from bootpoint_common.stream.rabbit import agent_permissions
-from bootpoint_common.stream.rabbit_link import parameters
+from bootpoint_common.stream.rabbit_access import parameters
 from bootpoint_common.stream.rabbit_part import RabbitPublisher
 from tests.service.component import need
 from tests.service.process import wait_for

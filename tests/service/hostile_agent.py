@@ -15,7 +15,7 @@ from bootpoint_common.metric import REFUSED
 from bootpoint_common.store.database import Row
 from bootpoint_common.stream.carrier import Undeliverable
 from bootpoint_common.stream.rabbit import agent_permissions, connect_agent
-from bootpoint_common.stream.rabbit_link import parameters
+from bootpoint_common.stream.rabbit_access import parameters
 from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitPublisher
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_producer.state import AgentState

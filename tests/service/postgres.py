@@ -7,6 +7,7 @@ import shutil
 import signal
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import LiteralString
 
@@ -46,7 +47,7 @@ class PostgresServer:
     def __init__(self, *, binaries: Path, directory: Path, user: str | None) -> None:
         self.port = free_port()
         self._binaries = binaries
-        self._directory = directory
+        self.directory = directory
         self._user = user
         self._data = directory / "data"
         self.server = Server(
@@ -60,12 +61,22 @@ class PostgresServer:
         """Make the data directory."""
         become = ["setpriv", "--reuid", self._user, "--regid", self._user, "--init-groups", "--"] if self._user else []
         if self._user:
-            shutil.chown(self._directory, self._user)
+            shutil.chown(self.directory, self._user)
         initdb = [str(self._binaries / "initdb"), "-D", str(self._data), "-U", "postgres", "--auth=trust", "--no-sync"]
-        environment = {**os.environ, "HOME": str(self._directory)}
+        environment = {**os.environ, "HOME": str(self.directory)}
         run([*become, *initdb, "--encoding=UTF8", "--locale=C"], environment=environment)
         with (self._data / "postgresql.conf").open("a") as file:
             file.write(SETTINGS)
+
+    def configure(self, settings: str, clients: str, *, keys: Path) -> None:
+        """Add settings, and lines that come first in pg_hba.conf; give a folder to the server's user."""
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write(settings)
+        rules = self._data / "pg_hba.conf"
+        rules.write_text(clients + rules.read_text())
+        if self._user:
+            for path in (keys, *keys.iterdir()):
+                shutil.chown(path, self._user)
 
     def start(self) -> None:
         """Start it, and return when it answers queries."""
@@ -124,6 +135,21 @@ def login_of(role: Role) -> str:
 def url_as(url: str, role: Role) -> str:
     """Return the URL of a test's database for the login in a role."""
     return url.replace("//postgres@", f"//{login_of(role)}@")
+
+
+@contextmanager
+def debian_server() -> Iterator[PostgresServer]:
+    """Make a server of Debian's PostgreSQL that isn't started yet, and end it in the end."""
+    need("postgresql")
+    with tempfile.TemporaryDirectory(prefix="bootpoint-postgres-") as directory:
+        Path(directory).chmod(0o711)
+        binaries = max(Path("/usr/lib/postgresql").glob("*/bin"))
+        server = PostgresServer(binaries=binaries, directory=Path(directory), user=_system_user())
+        server.create()
+        try:
+            yield server
+        finally:
+            server.stop()
 
 
 def _serve(binaries: Path, user: str | None) -> Iterator[PostgresServer]:

@@ -22,6 +22,7 @@ import pytest
 
 from bootpoint_common.stream.rabbit import Permissions
 from bootpoint_common.units import MiB
+from bootpoint_ops.authority import Authority, Purpose, Wish
 from tests.service.component import need
 from tests.service.process import Server, free_port, listens, run, wait_for
 
@@ -35,6 +36,14 @@ MEMORY_ALARM, DISK_ALARM = 1024 * MiB, 100 * MiB
 #: What is the node's own, as an operator would write it into a file of ``conf.d``.
 CONFIGURATION = """
 listeners.tcp.1 = 127.0.0.1:{amqp}
+listeners.ssl.1 = 127.0.0.1:{amqps}
+ssl_options.cacertfile = {folder}/ca.pem
+ssl_options.certfile = {folder}/cert.pem
+ssl_options.keyfile = {folder}/key.pem
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = true
+auth_mechanisms.2 = EXTERNAL
+ssl_cert_login_from = common_name
 management.tcp.ip = 127.0.0.1
 management.tcp.port = {http}
 prometheus.tcp.ip = 127.0.0.1
@@ -67,6 +76,15 @@ class VirtualHost:
     def url_as(self, user: str, password: str) -> str:
         """The AMQP URL, as that user."""
         return f"amqp://{user}:{password}@127.0.0.1:{self.broker.port}/{quote(self.name, safe='')}"
+
+    @property
+    def tls_url(self) -> str:
+        """The URL of the encrypted port, as the administrator; it demands a client certificate."""
+        return self.encrypted(self.url)
+
+    def encrypted(self, url: str) -> str:
+        """Return a URL of this host with the encrypted port in place of the plain one."""
+        return url.replace("amqp://", "amqps://", 1).replace(f":{self.broker.port}/", f":{self.broker.tls_port}/", 1)
 
     def add_user(self, user: str, *, configure: str, write: str, read: str) -> str:
         """Make a broker user that may do only this, here, and return its AMQP URL.
@@ -110,10 +128,16 @@ class RabbitServer:
 
     Args:
         directory: Where everything goes.
+
+    Attributes:
+        certificates: Where its authority is, for the certificates of its clients.
     """
 
     def __init__(self, directory: Path) -> None:
-        self.port, self._http, self.metrics_port, self._epmd_port, distribution = (free_port() for _ in range(5))
+        self.port, self.tls_port, self._http, self.metrics_port = (free_port() for _ in range(4))
+        self._epmd_port, distribution = free_port(), free_port()
+        self.certificates = directory / "tls"
+        Authority(self.certificates).require(Wish(Purpose.BROKER, "broker", ("localhost", "127.0.0.1")))
         self.password = secrets.token_hex(8)
         self._directory = directory
         self._home = max(Path("/usr/lib/rabbitmq/lib").glob("rabbitmq_server-*"))
@@ -121,6 +145,8 @@ class RabbitServer:
         (directory / "conf.d/50-test.conf").write_text(
             CONFIGURATION.format(
                 amqp=self.port,
+                amqps=self.tls_port,
+                folder=self.certificates / "broker",
                 http=self._http,
                 prometheus=self.metrics_port,
                 definitions=self._definitions(),
@@ -128,6 +154,8 @@ class RabbitServer:
                 disk=DISK_ALARM,
             )
         )
+        plugins = (INSTALLED / "enabled_plugins").read_text()
+        (directory / "enabled_plugins").write_text(plugins.replace("]", ",rabbitmq_auth_mechanism_ssl]"))
         (directory / "empty.conf").touch()
         self.environment = {
             **os.environ,
@@ -142,7 +170,7 @@ class RabbitServer:
             "RABBITMQ_CONFIG_FILE": str(INSTALLED / "rabbitmq.conf"),
             "RABBITMQ_CONFIG_FILES": str(directory / "conf.d"),
             "RABBITMQ_CONF_ENV_FILE": str(directory / "empty.conf"),
-            "RABBITMQ_ENABLED_PLUGINS_FILE": str(INSTALLED / "enabled_plugins"),
+            "RABBITMQ_ENABLED_PLUGINS_FILE": str(directory / "enabled_plugins"),
             "RABBITMQ_MNESIA_BASE": str(directory / "mnesia"),
             "RABBITMQ_LOG_BASE": str(directory / "log"),
             "RABBITMQ_PID_FILE": str(directory / "pid"),
@@ -185,7 +213,8 @@ class RabbitServer:
         self.server.start(self._complete, "RabbitMQ")
 
     def _complete(self) -> bool:
-        return listens(self.port) and listens(self._http) and bool(self.api("GET", "overview?disable_stats=true"))
+        ports = (self.port, self.tls_port, self._http)
+        return all(map(listens, ports)) and bool(self.api("GET", "overview?disable_stats=true"))
 
     def stop(self) -> None:
         """End the node in order; its directories stay."""

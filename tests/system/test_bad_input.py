@@ -30,7 +30,7 @@ from bootpoint_common.metric import REFUSED, REPLAYED
 from bootpoint_common.store.run import Run
 from bootpoint_common.stream import rabbit
 from bootpoint_common.stream.carrier import CarrierLost
-from bootpoint_common.stream.rabbit_link import parameters
+from bootpoint_common.stream.rabbit_access import parameters
 from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, RabbitConsumer, RabbitPublisher
 from bootpoint_common.units import GRAIN
 from bootpoint_producer.state import AgentState, Identity

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 import urllib.request
@@ -15,9 +17,12 @@ from pathlib import Path
 
 import pytest
 
+from bootpoint_common.tls import Trust
+from bootpoint_ops.authority import Purpose
 from tests.service.component import need
 from tests.service.process import PATIENCE, Server, free_port, wait_for
 from tests.service.rabbitmq import VirtualHost
+from tests.service.tls import certificate
 
 #: Program of the installation under test.
 PROGRAM = str(Path(sys.executable).with_name("bootpoint"))
@@ -39,7 +44,7 @@ class Machine:
         log = self.directory / f"{name}.log"
         self.running[name] = Server([PROGRAM, *words], log=log, environment=self.environment)
         self.running[name].start(lambda: says in log.read_text(), name)
-        found = re.search(r"^metrics on http://127\.0\.0\.1:(\d+)/metrics$", log.read_text(), re.MULTILINE)
+        found = re.search(r"^metrics on https?://127\.0\.0\.1:(\d+)/metrics$", log.read_text(), re.MULTILINE)
         assert found is not None, log.read_text()
         return int(found[1])
 
@@ -47,7 +52,7 @@ class Machine:
 @pytest.fixture
 def machine(database: str, vhost: VirtualHost, tmp_path: Path) -> Iterator[Machine]:
     environment = {
-        "PATH": os.environ.get("PATH", "/usr/bin:/bin"),
+        **{name: value for name, value in os.environ.items() if name in ("PATH", "PYTHONPATH")},
         "HOME": str(tmp_path),
         "PYTHONDONTWRITEBYTECODE": "1",
         "BOOTPOINT_STATE": str(tmp_path / "state"),
@@ -62,6 +67,14 @@ def machine(database: str, vhost: VirtualHost, tmp_path: Path) -> Iterator[Machi
     finally:
         for server in made.running.values():
             server.stop()
+
+
+#: The processes that serve metrics, and what each says when it runs.
+SERVING = {
+    "exporter": (("exporter",), "exporter runs"),
+    "worker": (("worker", "--pool", "kvm"), "worker serves"),
+    "scheduler": (("scheduler",), "scheduler runs"),
+}
 
 
 def get(port: int, path: str = "/metrics", **headers: str) -> bytes:
@@ -113,3 +126,25 @@ def test_one_setting_for_all_processes_of_a_machine_and_a_pool_that_grows(machin
     assert "spec_invalid" in done.stderr
     assert "BOOTPOINT_METRICS" in done.stderr
     assert str(exporter) in done.stderr
+
+
+def test_with_certificates_every_process_answers_only_who_shows_one(machine: Machine) -> None:
+    authority = machine.directory / "tls"
+    machine.environment["BOOTPOINT_METRICS_TLS"] = str(certificate(authority, Purpose.METRICS, "", "127.0.0.1"))
+    known = Trust(folder=certificate(authority, Purpose.CLIENT, "prometheus"))
+    unknown = Trust(authority=authority / "authority/servers.pem")
+
+    def scrape(port: int, trust: Trust) -> bytes:
+        handlers = (urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=trust.context()))
+        opener = urllib.request.build_opener(*handlers)
+        with opener.open(f"https://127.0.0.1:{port}/metrics", timeout=PATIENCE) as answer:
+            return bytes(answer.read())
+
+    for name, (words, says) in SERVING.items():
+        port = machine.start(name, *words, says=says)
+        with socket.create_connection(("127.0.0.1", port)):  # says nothing, and keeps nobody out
+            assert b"process_resident_memory_bytes" in scrape(port, known)
+        with pytest.raises(OSError, match=r"alert|reset|EOF|closed"):
+            scrape(port, unknown)
+        with pytest.raises((OSError, http.client.HTTPException)):
+            get(port)

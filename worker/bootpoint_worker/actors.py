@@ -20,6 +20,8 @@ from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware, ShutdownNotifications, TimeLimit
 
 from bootpoint_common.store.outbox import Task
+from bootpoint_common.stream.rabbit_access import encrypted
+from bootpoint_common.tls import NOTHING_OF_OURS, Trust
 
 from .abort import abort
 from .admission import prepare
@@ -78,11 +80,14 @@ def queue_of(pool: str, kind: str) -> str:
     return f"pool.{pool}.checks" if kind in CHECKS else f"pool.{pool}.tasks"
 
 
-def make_broker(url: str | None, registry: CollectorRegistry | None = None) -> dramatiq.Broker:
+def make_broker(
+    url: str | None, trust: Trust = NOTHING_OF_OURS, registry: CollectorRegistry | None = None
+) -> dramatiq.Broker:
     """Make dramatiq's broker: RabbitMQ with confirms, or in memory.
 
     Args:
         url: ``amqp://…``; None for the one in memory.
+        trust: Whom an encrypted connection believes, and what it shows.
         registry: Where dramatiq's own metrics are registered, if they are served.
     """
     middleware: list[Middleware] = [TimeLimit(time_limit=TIME_LIMIT), ShutdownNotifications()]
@@ -93,7 +98,7 @@ def make_broker(url: str | None, registry: CollectorRegistry | None = None) -> d
     made = RabbitmqBroker(url=url, confirm_delivery=True, middleware=middleware)
     parameters = pika.URLParameters(url)
     parameters.blocked_connection_timeout = BLOCKED_SECONDS
-    made.parameters = parameters
+    made.parameters = encrypted(parameters, url, trust)
     return made
 
 

@@ -12,36 +12,42 @@ from __future__ import annotations
 
 from bootpoint_common.stream.rabbit_agent import Permissions, RabbitAgentCarrier, agent_permissions, event_permissions
 from bootpoint_common.stream.rabbit_worker import RabbitWorkerCarrier
+from bootpoint_common.tls import NOTHING_OF_OURS, Trust
 
 __all__ = ["Permissions", "agent_permissions", "connect_agent", "connect_worker", "event_permissions", "setup"]
 
 
-def connect_agent(url: str, agent: str) -> RabbitAgentCarrier:
+def connect_agent(url: str, agent: str, trust: Trust = NOTHING_OF_OURS) -> RabbitAgentCarrier:
     """Return an agent's carrier; it connects when something is asked of it.
 
     Args:
         url: AMQP URL with the agent's own login.
         agent: The agent's name.
+        trust: Whom an encrypted connection believes, and what it shows.
     """
-    return RabbitAgentCarrier(url, agent)
+    return RabbitAgentCarrier(url, agent, trust)
 
 
-def connect_worker(url: str) -> RabbitWorkerCarrier:
+def connect_worker(url: str, trust: Trust = NOTHING_OF_OURS) -> RabbitWorkerCarrier:
     """Return a worker's carrier; it connects when something is asked of it.
 
     Args:
         url: AMQP URL of a user with all rights on the virtual host.
+        trust: Whom an encrypted connection believes, and what it shows.
+
+    Raises:
+        CarrierLost: The certificates can't be used.
     """
-    return RabbitWorkerCarrier(url)
+    return RabbitWorkerCarrier(url, trust)
 
 
-def setup(url: str) -> None:
+def setup(url: str, trust: Trust = NOTHING_OF_OURS) -> None:
     """Make the exchanges of a virtual host, idempotent.
 
     Raises:
         CarrierLost: The broker isn't reachable, or refuses.
     """
-    carrier = RabbitWorkerCarrier(url)
+    carrier = RabbitWorkerCarrier(url, trust)
     try:
         carrier.setup()
     finally:

@@ -9,9 +9,12 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from pika import URLParameters
+
 from bootpoint_common.stream.carrier import INBOX_PREFETCH, CarrierLost
-from bootpoint_common.stream.rabbit_link import parameters
+from bootpoint_common.stream.rabbit_access import parameters
 from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, EVENT_EXCHANGE, RabbitConsumer, RabbitPublisher
+from bootpoint_common.tls import NOTHING_OF_OURS, Trust
 
 #: Connections that a login may have at a time, and channels on all of them together. An agent has three, with a channel
 #: each, and makes new ones while the broker hasn't noticed yet that the last ones are gone (40 s): four times as many.
@@ -36,9 +39,11 @@ class RabbitAgentCarrier:
     Args:
         url: AMQP URL with the agent's own login.
         agent: The agent's name.
+        trust: Whom an encrypted connection believes, and what it shows.
     """
 
-    def __init__(self, url: str, agent: str) -> None:
+    def __init__(self, url: str, agent: str, trust: Trust = NOTHING_OF_OURS) -> None:
+        self._trust = trust
         self._url = url
         self._agent = agent
         self._lock = threading.Lock()
@@ -53,7 +58,7 @@ class RabbitAgentCarrier:
         Raises:
             CarrierLost: The broker isn't reachable.
         """
-        made = RabbitPublisher(parameters(self._url, f"{self._agent}: bundles"), self._agent)
+        made = RabbitPublisher(self._parameters("bundles"), self._agent)
         self._open(made)
         return made
 
@@ -66,7 +71,7 @@ class RabbitAgentCarrier:
         with self._sending:
             control = self._control
             if control is None or not control.alive:
-                control = RabbitPublisher(parameters(self._url, f"{self._agent}: control"), self._agent)
+                control = RabbitPublisher(self._parameters("control"), self._agent)
                 self._open(control)
                 self._control = control
             control.send(AGENT_EXCHANGE, control_key(self._agent, pool), body)
@@ -77,7 +82,7 @@ class RabbitAgentCarrier:
         Raises:
             CarrierLost: The broker isn't reachable, or has no such queue, or somebody consumes it.
         """
-        params = parameters(self._url, f"{self._agent}: inbox")
+        params = self._parameters("inbox")
         made = RabbitConsumer(params, agent_queue(self._agent), INBOX_PREFETCH, exclusive=True)
         self._open(made)
         return made
@@ -95,6 +100,9 @@ class RabbitAgentCarrier:
             parts, self._parts = self._parts, []
         for part in parts:
             part.close()
+
+    def _parameters(self, what: str) -> URLParameters:
+        return parameters(self._url, f"{self._agent}: {what}", self._trust)
 
     def _open(self, part: RabbitPublisher | RabbitConsumer) -> None:
         if self._closed:

@@ -14,26 +14,21 @@ from typing import Any
 import pika
 from pika.adapters.utils.io_services_utils import _AsyncTransportBase
 from pika.channel import Channel
-from pika.exceptions import AMQPConnectionError, AMQPError, StreamLostError
+from pika.exceptions import (
+    AMQPConnectionError,
+    AMQPError,
+    ProbableAccessDeniedError,
+    ProbableAuthenticationError,
+    StreamLostError,
+)
 
 from bootpoint_common.stream.carrier import CarrierLost
+from bootpoint_common.stream.rabbit_access import CONNECT_TIMEOUT, refusal
 from bootpoint_common.units import KiB, MiB
-
-#: Seconds between heartbeats; a peer that is silent for two of them is gone.
-HEARTBEAT = 20
-
-#: Seconds that the broker may hold a publisher back before the connection is given up and made anew.
-BLOCKED_TIMEOUT = 60.0
-
-#: Seconds for a connection to be made.
-CONNECT_TIMEOUT = 10.0
 
 #: Seconds for a connection to be closed in order. A broker with an alarm doesn't read what publishers say, so it
 #: never answers; then the connection is cut.
 CLOSE_TIMEOUT = 2.0
-
-#: A machine that vanished is noticed within half a minute, also while nothing is sent.
-TCP_OPTIONS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
 
 _log = logging.getLogger(__name__)
 
@@ -41,24 +36,6 @@ _log = logging.getLogger(__name__)
 # of 128 KiB: much of a worker's processor time. It has no setting for that; a later pika without these is just slower.
 _AsyncTransportBase._MAX_RECV_BYTES = 256 * KiB  # noqa: SLF001
 _AsyncTransportBase._MAX_CONSUME_BYTES = MiB  # noqa: SLF001
-
-
-def parameters(url: str, name: str) -> pika.URLParameters:
-    """Read an AMQP URL.
-
-    Args:
-        url: ``amqp://user:password@host:port/vhost``, or ``amqps``.
-        name: What the broker's own tools show for the connection.
-    """
-    made = pika.URLParameters(url)
-    made.heartbeat = HEARTBEAT
-    made.blocked_connection_timeout = BLOCKED_TIMEOUT
-    made.connection_attempts = 1
-    made.socket_timeout = CONNECT_TIMEOUT
-    made.stack_timeout = CONNECT_TIMEOUT
-    made.tcp_options = TCP_OPTIONS
-    made.client_properties = {"connection_name": name, "product": "bootpoint"}
-    return made
 
 
 class _Connection(pika.SelectConnection):  # type: ignore[misc]
@@ -71,7 +48,7 @@ class Link:
     """A connection, its channel and its thread. `open` starts it; once lost it stays lost.
 
     Args:
-        params: Where to, from `parameters`.
+        params: Where to, from `rabbit_access.parameters`.
         setup: Called in the link's thread with the open channel; it calls `ready` when all is set up.
 
     Attributes:
@@ -87,6 +64,7 @@ class Link:
         self._params = params
         self._setup = setup
         self._is_ready = False
+        self._login_refused = False
         self._connection: _Connection | None = None
         self._channel: Channel | None = None
         self._thread = threading.Thread(target=self._run, name="bootpoint-amqp", daemon=True)
@@ -102,8 +80,13 @@ class Link:
             done = self.changed.wait_for(lambda: self._is_ready or self.lost is not None, 2 * CONNECT_TIMEOUT)
         if not done:
             self.close()
-            raise CarrierLost("the broker accepted the connection and then said nothing")
-        self.require()
+            raise CarrierLost(self._why("the broker accepted the connection and then said nothing"))
+        if self.lost is not None:
+            raise CarrierLost(self.lost if self._login_refused else self._why(self.lost))
+
+    def _why(self, reason: str) -> str:
+        """Say why no connection came about: the certificate that somebody refused, or else what is known here."""
+        return refusal(self._params) or reason
 
     def require(self) -> None:
         """Raise `CarrierLost` if the link is gone."""
@@ -198,6 +181,7 @@ class Link:
         self._do(self._setup, channel)
 
     def _on_end(self, connection: Any, reason: BaseException | str) -> None:
+        self._login_refused = isinstance(reason, ProbableAuthenticationError | ProbableAccessDeniedError)
         self._mark(_describe(reason))
         connection.ioloop.stop()
 

@@ -15,11 +15,12 @@ from pika.exceptions import (
     AMQPConnectionError,
     AMQPError,
     ChannelClosedByBroker,
+    ProbableAuthenticationError,
 )
 
 from bootpoint_common.stream.carrier import CONTROL_LIMIT, CONTROL_MESSAGES, EVENT_LIMIT, CarrierLost
+from bootpoint_common.stream.rabbit_access import parameters, refusal
 from bootpoint_common.stream.rabbit_agent import agent_queue
-from bootpoint_common.stream.rabbit_link import parameters
 from bootpoint_common.stream.rabbit_part import (
     AGENT_EXCHANGE,
     EVENT_EXCHANGE,
@@ -31,6 +32,7 @@ from bootpoint_common.stream.rabbit_part import (
     stream_key,
     stream_queue,
 )
+from bootpoint_common.tls import NOTHING_OF_OURS, Trust
 
 T = TypeVar("T")
 
@@ -78,7 +80,8 @@ class _Admin:
                 raise
             except (AMQPError, OSError) as exc:
                 self._drop()
-                raise CarrierLost(f"the broker isn't reachable: {exc!r}") from exc
+                why = None if isinstance(exc, ProbableAuthenticationError) else refusal(self._params)
+                raise CarrierLost(why or f"the broker isn't reachable: {exc!r}") from exc
 
     def close(self) -> None:
         """May be called twice."""
@@ -105,11 +108,16 @@ class RabbitWorkerCarrier:
 
     Args:
         url: AMQP URL of a user with all rights on the virtual host.
+        trust: Whom an encrypted connection believes, and what it shows.
+
+    Raises:
+        CarrierLost: The certificates can't be used.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, trust: Trust = NOTHING_OF_OURS) -> None:
         self._url = url
-        self._admin = _Admin(parameters(url, "worker: queues"))
+        self._trust = trust
+        self._admin = _Admin(parameters(url, "worker: queues", trust))
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._control: RabbitPublisher | None = None
@@ -199,7 +207,7 @@ class RabbitWorkerCarrier:
             raise CarrierLost("the carrier was closed")
         control = self._control
         if control is None or not control.alive:
-            control = RabbitPublisher(parameters(self._url, "worker: control"))
+            control = RabbitPublisher(parameters(self._url, "worker: control", self._trust))
             control.open()
             self._control = control
         return control
@@ -238,7 +246,7 @@ class RabbitWorkerCarrier:
     def _consume(self, queue: str, prefetch: int) -> RabbitConsumer:
         if self._closed:
             raise CarrierLost("the carrier was closed")
-        made = RabbitConsumer(parameters(self._url, f"worker: {queue}"), queue, prefetch)
+        made = RabbitConsumer(parameters(self._url, f"worker: {queue}", self._trust), queue, prefetch)
         made.open()
         with self._lock:
             self._consumers = [kept for kept in self._consumers if kept.alive]

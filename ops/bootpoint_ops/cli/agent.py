@@ -9,11 +9,13 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
+from bootpoint_common.config import Config
 from bootpoint_common.crypto import Token
 from bootpoint_common.errors import BootpointError, error
 from bootpoint_common.job.table import BadValue, Problems
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store import event
+from bootpoint_common.tls import CA_FILE, fingerprint, read_certificates
 from bootpoint_ops import read
 from bootpoint_ops.cli.output import emit, fields, output_option, say, session, table
 from bootpoint_ops.login import Login, Logins, Tag, check_name
@@ -114,7 +116,7 @@ def _enroll(name: str, pool: str, logins: Logins | None, broker_url: str | None)
             connection, "agent_enrolled", f"a token for agent {name} was made", actor=here.actor, agent=name,
             details={"broker_login": made},
         )  # fmt: skip
-    token = Token(name, pool, login.url, "", secret)
+    token = Token(name, pool, login.url, _authority(here.config, login.url), secret)
     return {"agent": name, "pool": pool, "token": token.encode(), "broker_commands": login.commands}
 
 
@@ -143,6 +145,13 @@ def _told(name: str, kind: str, text: str) -> Iterator[None]:
                 connection, kind, f"{text}: {problem.message}", actor=here.actor, agent=name, code=str(problem.code)
             )
         raise
+
+
+def _authority(config: Config, broker_url: str) -> str:
+    """Return the fingerprint of the authority that the agent is to believe; empty for the system's, or without TLS."""
+    if config.broker_tls is None or not broker_url.startswith("amqps:"):
+        return ""
+    return fingerprint(read_certificates(config.broker_tls / CA_FILE)[0])
 
 
 @agent.command("list")

@@ -11,6 +11,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.stream.carrier import CarrierLost
 from bootpoint_ops.cli import (
     agent,
     check,
@@ -34,6 +35,7 @@ from bootpoint_ops.cli import (
     run,
     status,
     switch,
+    tls,
     vm,
 )
 from bootpoint_ops.cli.output import CANCELLED, Session, complain, usage
@@ -67,6 +69,9 @@ class Root(click.Group):
                 raise
             complain(_not_text(odd[0]), as_json=_wants_json(session, words))
             code = 2
+        except CarrierLost as away:
+            complain(_broker_problem(away), as_json=_wants_json(session, words))
+            code = 1
         except (psycopg.Error, PoolTimeout) as away:
             complain(_database_problem(away), as_json=_wants_json(session, words))
             code = 1
@@ -99,6 +104,11 @@ def _not_text(word: str) -> BootpointError:
     return error(Code.SPEC_INVALID, f"{shown} is not UTF-8", value=shown, hint="type it again, in a UTF-8 terminal")
 
 
+def _broker_problem(away: CarrierLost) -> BootpointError:
+    hint = "check that it runs, and BOOTPOINT_BROKER_URL, BOOTPOINT_BROKER_TLS"
+    return error(Code.NO_WORKER, f"the broker can't be used: {away}", key="BOOTPOINT_BROKER_URL", hint=hint)
+
+
 def _database_problem(away: Exception) -> BootpointError:
     if isinstance(away, psycopg.errors.UndefinedTable | psycopg.errors.UndefinedColumn):
         hint = "bring it up to date with `bootpoint db migrate`"
@@ -128,7 +138,7 @@ for _command in (
     *(process.up, process.demo, process.db, process.worker, process.scheduler, process.exporter, process.code),
     *(status.status, report.report, history.history),
     *(rescan.host, agent.agent, disk.disk, event.event, job.job, run.run, check.point, vm.vm),
-    *(switch.switch, deletion.replica),
+    *(switch.switch, deletion.replica, tls.tls),
 ):
     main.add_command(_command)
 

@@ -1,0 +1,357 @@
+"""A private authority in a directory, and a folder of certificate and key for each program that uses TLS.
+
+::
+
+    DIR/authority/servers.pem, servers.key   vouches for our servers, hosts and processes
+    DIR/authority/agents.pem, agents.key     vouches for agents
+    DIR/broker/ca.pem, cert.pem, key.pem     one folder for each program: database, metrics, host-NAME, client-NAME,
+    DIR/agent-NAME/…                         agent-NAME
+
+There are two authorities, because an agent runs on a machine of others: its certificate opens the broker and nothing
+else, whatever its name is. Only the broker's ca.pem holds both; database, metrics and hosts believe the first alone.
+
+Certificates are of X.509 version 3 with the extensions that RFC 5280 and RFC 9525 ask for; keys are NIST P-256, which
+OpenSSL, GnuTLS and Erlang all take.
+"""
+
+from __future__ import annotations
+
+import enum
+import ipaddress
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from bootpoint_common.errors import Code, error
+from bootpoint_common.tls import (
+    CA_FILE,
+    CERTIFICATE_FILE,
+    KEY_FILE,
+    ends,
+    fingerprint,
+    read_certificates,
+)
+
+#: How long an authority is valid: longer than an installation's hardware lives.
+AUTHORITY_LIFETIME = timedelta(days=3650)
+
+#: How long a certificate is valid: a stolen one ends by itself, and renewing is a yearly habit.
+LIFETIME = timedelta(days=365)
+
+#: How far before its making a certificate begins, for clocks that are a little behind.
+BACKDATE = timedelta(minutes=5)
+
+#: Longest name in a certificate (RFC 5280, ub-common-name).
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+
+_PRIVATE, _PUBLIC = 0o600, 0o644
+
+
+class Purpose(enum.StrEnum):
+    """What a certificate is for; with NAME for those of which there are several."""
+
+    BROKER = "broker"  #: RabbitMQ
+    DATABASE = "database"  #: PostgreSQL
+    METRICS = "metrics"  #: workers and schedulers, as Prometheus sees them
+    HOST = "host"  #: a target host's NBD servers
+    CLIENT = "client"  #: a process of ours, or Prometheus
+    AGENT = "agent"  #: an agent
+
+    @property
+    def serves(self) -> bool:
+        """Whether others connect to it, by a name that the certificate must hold."""
+        return self in (Purpose.BROKER, Purpose.DATABASE, Purpose.METRICS, Purpose.HOST)
+
+    @property
+    def named(self) -> bool:
+        """Whether there are several, told apart by names."""
+        return self in (Purpose.HOST, Purpose.CLIENT, Purpose.AGENT)
+
+
+class State(enum.StrEnum):
+    """What became of a folder."""
+
+    MADE = "made"
+    KEPT = "kept"
+    RENEWED = "renewed"
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """A certificate that there has to be.
+
+    Attributes:
+        purpose: What for.
+        name: Its name; that of the purpose where there is only one.
+        names: DNS names and addresses by which it is reached; none for clients.
+    """
+
+    purpose: Purpose
+    name: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> str:
+        """Name of its folder."""
+        return f"{self.purpose}-{self.name}" if self.purpose.named else str(self.purpose)
+
+
+@dataclass(frozen=True, slots=True)
+class Issued:
+    """A folder as it is now.
+
+    Attributes:
+        folder: Where.
+        state: What was done about it.
+        names: DNS names and addresses in its certificate.
+        expires_at: Until when it is valid.
+    """
+
+    folder: Path
+    state: State
+    names: tuple[str, ...]
+    expires_at: datetime
+
+
+class Authority:
+    """The authorities in a directory; made where there are none.
+
+    Args:
+        directory: Where everything lies.
+        now: The present.
+
+    Raises:
+        UsageError: ``spec_invalid``: an authority's key isn't there although certificates of it are.
+    """
+
+    def __init__(self, directory: Path, *, now: datetime | None = None) -> None:
+        self.directory = directory
+        self._now = now or datetime.now(UTC)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (directory / "authority").mkdir(mode=0o700, exist_ok=True)
+        self._servers, self._servers_key = self._root("servers")
+        self._agents, self._agents_key = self._root("agents")
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the authority that vouches for the broker, as tokens carry it."""
+        return fingerprint(self._servers)
+
+    @property
+    def expires_at(self) -> datetime:
+        """When the first of the two ends."""
+        return min(ends(self._servers), ends(self._agents))
+
+    def require(self, wish: Wish, *, renew_within: timedelta | None = None) -> Issued:
+        """See that a folder is there with this certificate: made, kept, or renewed where its names are others.
+
+        Args:
+            wish: What for.
+            renew_within: Renew what ends sooner than that; None renews nothing for its age.
+        """
+        folder = self.directory / wish.folder
+        if not _whole(folder):
+            return self._issue(folder, wish, State.MADE)
+        shown = read_certificates(folder / CERTIFICATE_FILE)[0]
+        old = renew_within is not None and ends(shown) - self._now < renew_within
+        if old or names_of(shown) != wish.names:
+            return self._issue(folder, wish, State.RENEWED)
+        return Issued(folder, State.KEPT, wish.names, ends(shown))
+
+    def present(self) -> Iterator[Wish]:
+        """Yield what the folders that are there were made for."""
+        for file in sorted(self.directory.glob(f"*/{CERTIFICATE_FILE}")):
+            purpose, _, name = file.parent.name.partition("-")
+            if purpose in list(Purpose):
+                yield Wish(Purpose(purpose), name or purpose, names_of(read_certificates(file)[0]))
+
+    def _root(self, name: str) -> tuple[x509.Certificate, EllipticCurvePrivateKey]:
+        file, key_file = (self.directory / "authority" / f"{name}{suffix}" for suffix in (".pem", ".key"))
+        if key_file.exists() and file.exists():
+            key = load_pem_private_key(key_file.read_bytes(), None)
+            assert isinstance(key, EllipticCurvePrivateKey)  # noqa: S101 - we made it
+            return read_certificates(file)[0], key
+        if file.exists() or any(self.directory.glob(f"*/{CERTIFICATE_FILE}")):
+            raise error(
+                Code.SPEC_INVALID, f"the authority's key {key_file} isn't here", key="DIR", value=str(self.directory),
+                hint="bring DIR/authority back from where it was put away, or begin anew in another directory",
+            )  # fmt: skip
+        key = generate_private_key(SECP256R1())
+        root = self._sign(_root_builder(name, key, self._now), key)
+        _write(key_file, _pem(key), _PRIVATE)
+        _write(file, root.public_bytes(Encoding.PEM), _PUBLIC)
+        return root, key
+
+    def _issue(self, folder: Path, wish: Wish, state: State) -> Issued:
+        """Write a new key with a new certificate: the key first, for a reader takes what goes with the certificate."""
+        key = generate_private_key(SECP256R1())
+        of_agents = wish.purpose is Purpose.AGENT
+        issuer, issuer_key = (self._agents, self._agents_key) if of_agents else (self._servers, self._servers_key)
+        made = self._sign(_leaf_builder(wish, key, issuer, self._now), issuer_key)
+        believed = [self._servers, self._agents] if wish.purpose is Purpose.BROKER else [self._servers]
+        folder.mkdir(mode=0o700, exist_ok=True)
+        _write(folder / CA_FILE, b"".join(one.public_bytes(Encoding.PEM) for one in believed), _PUBLIC)
+        _write(folder / KEY_FILE, _pem(key), _PRIVATE)
+        _write(folder / CERTIFICATE_FILE, made.public_bytes(Encoding.PEM) + issuer.public_bytes(Encoding.PEM), _PUBLIC)
+        return Issued(folder, state, wish.names, ends(made))
+
+    @staticmethod
+    def _sign(builder: x509.CertificateBuilder, key: EllipticCurvePrivateKey) -> x509.Certificate:
+        return builder.sign(key, hashes.SHA256())
+
+
+def check_wish(wish: Wish) -> Wish:
+    """Return a wish that can be put into a certificate.
+
+    Raises:
+        UsageError: ``spec_invalid``: a name is none, or a server has none.
+    """
+    for name in (wish.name, *wish.names):
+        if _NAME.fullmatch(name) is None and not _is_address(name):
+            hint = "use DNS names and IP addresses, or for clients and agents letters, digits, _ and -"
+            raise error(Code.SPEC_INVALID, f"{name!r} is no name", key=f"--{wish.purpose}", value=name, hint=hint)
+    if wish.purpose.serves and not wish.names:
+        hint = "say the DNS names and addresses by which it is reached"
+        raise error(Code.SPEC_INVALID, f"{wish.folder} needs a name", key=f"--{wish.purpose}", hint=hint)
+    return wish
+
+
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the DNS names and addresses in a certificate, in their order."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(one.value) for one in found)
+
+
+def _whole(folder: Path) -> bool:
+    """Tell whether a folder has its three files and the key fits: not so where their writing was cut off."""
+    if not all((folder / name).exists() for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE)):
+        return False
+    key = load_pem_private_key((folder / KEY_FILE).read_bytes(), None)
+    return key.public_key() == read_certificates(folder / CERTIFICATE_FILE)[0].public_key()
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _root_builder(name: str, key: EllipticCurvePrivateKey, now: datetime) -> x509.CertificateBuilder:
+    # A number in the name: two installations' authorities must not be taken for one another by their names.
+    subject = _subject(f"bootpoint {name} {x509.random_serial_number():040x}"[:60])
+    return (
+        _builder(subject, subject, key, now, AUTHORITY_LIFETIME)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .add_extension(_usage(signs=True), critical=True)
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
+    )
+
+
+def _leaf_builder(
+    wish: Wish, key: EllipticCurvePrivateKey, issuer: x509.Certificate, now: datetime
+) -> x509.CertificateBuilder:
+    end = min(LIFETIME, ends(issuer) - now)
+    builder = (
+        _builder(_subject(wish.name), issuer.subject, key, now, end)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(_extended(wish.purpose), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),  # type: ignore[arg-type]
+            critical=False,
+        )
+    )
+    if not wish.names:
+        return builder
+    names = [
+        x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name) for name in wish.names
+    ]
+    return builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+
+
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, now: datetime, lifetime: timedelta
+) -> x509.CertificateBuilder:
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - BACKDATE)
+        .not_valid_after(now + lifetime)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
+    )
+
+
+def _subject(name: str) -> x509.Name:
+    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
+        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+def _extended(purpose: Purpose) -> x509.ExtendedKeyUsage:
+    usage = ExtendedKeyUsageOID.SERVER_AUTH if purpose.serves else ExtendedKeyUsageOID.CLIENT_AUTH
+    return x509.ExtendedKeyUsage([usage])
+
+
+def _pem(key: EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+
+
+def _write(file: Path, data: bytes, mode: int) -> None:
+    """Write a file that appears whole, readable by nobody else from its first moment where that matters."""
+    made = file.with_name(f".{file.name}.new")
+    made.unlink(missing_ok=True)
+    with os.fdopen(os.open(made, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+    made.chmod(mode)
+    made.replace(file)
+
+
+def wishes(purpose: Purpose, said: Sequence[str]) -> list[Wish]:
+    """Read what was said on the command line about a purpose.
+
+    Args:
+        purpose: What for.
+        said: For the broker, database and metrics DNS names and addresses; for hosts ``NAME`` or ``NAME=NAMES``; for
+            clients and agents their names. Several names are separated by commas.
+
+    Raises:
+        UsageError: ``spec_invalid``, as `check_wish` does.
+    """
+    if not purpose.named:
+        names = tuple(name for text in said for name in text.split(","))
+        return [check_wish(Wish(purpose, str(purpose), names))] if names else []
+    found = []
+    for text in said:
+        name, _, reached_by = text.partition("=")
+        reached = tuple((reached_by or name).split(",")) if purpose.serves else ()
+        found.append(check_wish(Wish(purpose, name, reached)))
+    return found
