@@ -127,6 +127,8 @@ def configure(log_format: LogFormat, level: LogLevel = LogLevel.INFO, stream: Te
     root.setLevel(logging.WARNING)
     for package in ("bootpoint_common", "bootpoint_producer", "bootpoint_worker", "bootpoint_ops"):
         logging.getLogger(package).setLevel(level.upper())
+    # What pika meets is raised, and logged by us once, with its reason: not as pages of traceback at each attempt.
+    logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
 def _instant(record: logging.LogRecord) -> str:

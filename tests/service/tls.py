@@ -80,3 +80,51 @@ def encrypt(server: PostgresServer, folder: Path, lines: str) -> None:
         lines,
         keys=folder,
     )
+
+
+@contextlib.contextmanager
+def terminating(folder: Path, behind: int) -> Iterator[int]:
+    """Run what ends TLS before a plain server of this machine, as a proxy would, for clients without certificates.
+
+    Args:
+        folder: What it shows.
+        behind: The plain server's port.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
+
+    def pump(source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while piece := source.recv(65536):
+                sink.sendall(piece)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_RDWR)
+
+    def carry(plain: socket.socket) -> None:
+        with (
+            plain,
+            contextlib.suppress(OSError),
+            context.wrap_socket(plain, server_side=True) as near,
+            socket.create_connection(("127.0.0.1", behind)) as far,
+        ):
+            back = threading.Thread(target=pump, args=(far, near), daemon=True)
+            back.start()
+            pump(near, far)
+            back.join()
+
+    def accept(listener: socket.socket) -> None:
+        while True:
+            try:
+                plain, _ = listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=carry, args=(plain,), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=accept, args=(listener,), daemon=True)
+        thread.start()
+        try:
+            yield int(listener.getsockname()[1])
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join()

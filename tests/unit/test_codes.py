@@ -22,8 +22,8 @@ CONTRACT = [
     "conversion_failed", "target_too_slow", "deadline", "cancelled", "too_late", "missed", "already_running", "drift",
     "standby_running", "source_alive", "point_in_use", "retention_full", "retention_blocked", "last_verified",
     "busy", "spec_invalid", "secret_in_spec", "host_permission", "agent_restarted", "stalled", "clock_skew",
-    "no_such_job", "no_such_host", "no_such_run", "no_such_agent", "no_such_vm", "no_such_disk", "no_such_point",
-    "no_such_event", "broker_unreachable", "broker_refused",
+    "tls_refused", "no_such_job", "no_such_host", "no_such_run", "no_such_agent", "no_such_vm", "no_such_disk",
+    "no_such_point", "no_such_event", "broker_unreachable", "broker_refused",
 ]  # fmt: skip
 
 
