@@ -97,6 +97,7 @@ class Config:
         broker_tls: Folder with ca.pem, cert.pem, key.pem for the broker (`BOOTPOINT_BROKER_TLS`); None for none.
         database_tls: Likewise for PostgreSQL (`BOOTPOINT_DATABASE_TLS`).
         metrics_tls: Likewise for who serves metrics (`BOOTPOINT_METRICS_TLS`).
+        nbd_tls: Likewise for NBD to target hosts (`BOOTPOINT_NBD_TLS`).
         metrics: Where Prometheus reads (`BOOTPOINT_METRICS`); None for nowhere.
         log_format: How log lines look (`BOOTPOINT_LOG_FORMAT`).
         log_level: Which are written (`BOOTPOINT_LOG_LEVEL`).
@@ -114,6 +115,7 @@ class Config:
     broker_tls: Path | None = None
     database_tls: Path | None = None
     metrics_tls: Path | None = None
+    nbd_tls: Path | None = None
     metrics: Listen | None = Listen("127.0.0.1", 9109)
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
@@ -142,6 +144,7 @@ class Config:
             broker_tls=variables.take("BOOTPOINT_BROKER_TLS", _path, None),
             database_tls=variables.take("BOOTPOINT_DATABASE_TLS", _path, None),
             metrics_tls=variables.take("BOOTPOINT_METRICS_TLS", _path, None),
+            nbd_tls=variables.take("BOOTPOINT_NBD_TLS", _path, None),
             metrics=variables.take("BOOTPOINT_METRICS", _listen, cls().metrics),
             log_format=variables.take("BOOTPOINT_LOG_FORMAT", member(LogFormat), LogFormat.TEXT),
             log_level=variables.take("BOOTPOINT_LOG_LEVEL", member(LogLevel), LogLevel.INFO),

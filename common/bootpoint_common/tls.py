@@ -144,6 +144,15 @@ def ends(certificate: x509.Certificate) -> datetime:
     return certificate.not_valid_after_utc
 
 
+def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
+    """Return the DNS names and addresses in a certificate, in their order."""
+    try:
+        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(str(one.value) for one in found)
+
+
 def refused(
     message: str, *, file: Path | None = None, hint: str | None = None, key: str | None = None
 ) -> BootpointError:

@@ -43,6 +43,7 @@ from bootpoint_common.tls import (
     KEY_FILE,
     ends,
     fingerprint,
+    names_of,
     read_certificates,
 )
 
@@ -230,15 +231,6 @@ def check_wish(wish: Wish) -> Wish:
     return wish
 
 
-def names_of(certificate: x509.Certificate) -> tuple[str, ...]:
-    """Return the DNS names and addresses in a certificate, in their order."""
-    try:
-        found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return ()
-    return tuple(str(one.value) for one in found)
-
-
 def _whole(folder: Path) -> bool:
     """Tell whether a folder has its three files and the key fits: not so where their writing was cut off."""
     if not all((folder / name).exists() for name in (CA_FILE, CERTIFICATE_FILE, KEY_FILE)):
@@ -273,7 +265,7 @@ def _leaf_builder(
     builder = (
         _builder(_subject(wish.name), issuer.subject, key, now, end)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs=False), critical=True)
+        .add_extension(_usage(signs=False, old_qemu=wish.purpose is Purpose.HOST), critical=True)
         .add_extension(_extended(wish.purpose), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),  # type: ignore[arg-type]
@@ -307,10 +299,12 @@ def _subject(name: str) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
-def _usage(*, signs: bool) -> x509.KeyUsage:
+def _usage(*, signs: bool, old_qemu: bool = False) -> x509.KeyUsage:
+    # QEMU before 10.1 refuses to show a certificate without key encipherment, which a key like ours never does.
     return x509.KeyUsage(
         digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
-        key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
+        key_encipherment=old_qemu, data_encipherment=False, key_agreement=False, encipher_only=False,
+        decipher_only=False,
     )  # fmt: skip
 
 

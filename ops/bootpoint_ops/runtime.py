@@ -47,7 +47,7 @@ def context_of(config: Config, url: str, vault: Vault, carrier: WorkerCarrier, k
     with ExitStack() as stack:
         database = Database(url, size=CONNECTIONS, origin=process_name(kind))
         stack.callback(database.close)
-        sessions = Sessions(vault)
+        sessions = Sessions(vault, nbd_tls=config.nbd_tls)
         stack.callback(sessions.close)
         stack.callback(carrier.close)
         yield Context(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import ssl
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -119,3 +121,11 @@ def test_a_name_that_is_none_is_refused(tmp_path: Path, words: tuple[str, str]) 
     assert done.exit_code == 2
     assert "is no name" in done.stderr
     assert words[0] in done.stderr
+
+
+def test_the_block_of_the_page_about_hosts(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs/kvm.md").read_text()
+    (block,) = re.findall(r"^```sh\n(bootpoint tls init .*)\n```$", page, re.MULTILINE)
+    words = shlex.split(block.replace("/root/bootpoint-tls", str(tmp_path / "tls")))
+    assert CliRunner().invoke(main, words[1:]).exit_code == 0
+    assert {path.name for path in (tmp_path / "tls").iterdir()} == {"authority", "host-kvm1", "client-worker"}

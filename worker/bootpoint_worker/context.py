@@ -6,7 +6,8 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
@@ -63,9 +64,13 @@ class Sessions:
     Args:
         vault: Decrypts the saved credentials.
         opener: Makes a session; by default the driver of the host's kind.
+        nbd_tls: Certificates for NBD; None for none.
     """
 
-    def __init__(self, vault: Vault, *, opener: Callable[[HostAccess], Target] = connect) -> None:
+    def __init__(
+        self, vault: Vault, *, opener: Callable[[HostAccess], Target] = connect, nbd_tls: Path | None = None
+    ) -> None:
+        self._nbd_tls = nbd_tls
         self._vault = vault
         self._opener = opener
         self._lock = threading.Lock()
@@ -74,7 +79,7 @@ class Sessions:
     @contextmanager
     def use(self, host: Host) -> Iterator[Target]:
         """Lend a session; one that raised something other than a named, fatal error is closed, not kept."""
-        access = access_of(host, self._vault)
+        access = replace(access_of(host, self._vault), nbd_tls=self._nbd_tls)
         key = (host.id, _key(access))
         with self._lock:
             kept = self._idle[key]

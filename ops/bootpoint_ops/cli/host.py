@@ -71,6 +71,9 @@ def _reach_options(*, new: bool) -> Callable[[F], F]:
         click.option(
             "--virtio-win", metavar="PATH", help="ISO on the host with drivers for Windows, for conversions."
         ),
+        click.option(
+            "--nbd", type=click.Choice(["ssh", "tls"]), help="How data goes there: by SSH or by TLS. [default: ssh]"
+        ),
         click.option("--pool", help="Workers that serve it. [default: the kind's pool]"),
     ]
 
@@ -114,6 +117,7 @@ def add(
     fingerprint: str | None,
     virt_type: str | None,
     virtio_win: str | None,
+    nbd: str | None,
     pool: str | None,
     yes: bool,
     timeout: float,
@@ -138,7 +142,7 @@ def add(
         _confirm_fingerprint(name, address, shown, yes=yes)
     new = hosts.NewHost(
         name=name, kind=kind, address=address, port=at, user=user, pool=pool, fingerprint=shown, secrets=secrets,
-        settings=_settings(virt_type or "kvm", virtio_win) if kind == "kvm" else {},
+        settings=_settings(virt_type or "kvm", virtio_win, nbd) if kind == "kvm" else {},
     )  # fmt: skip
     with here.env.database.transaction() as connection:
         made = hosts.add(connection, here.env.vault, new, actor=here.env.actor)
@@ -150,8 +154,8 @@ def add(
     _show_host(here, name)
 
 
-def _settings(virt_type: str | None, virtio_win: str | None) -> dict[str, Any]:
-    given = {"virt_type": virt_type, "virtio_win": virtio_win}
+def _settings(virt_type: str | None, virtio_win: str | None, nbd: str | None) -> dict[str, Any]:
+    given = {"virt_type": virt_type, "virtio_win": virtio_win, "nbd": nbd}
     return {name: value for name, value in given.items() if value is not None}
 
 
@@ -197,6 +201,7 @@ def set_(
     ask_password: bool,
     virt_type: str | None,
     virtio_win: str | None,
+    nbd: str | None,
     verify_budget: int | None,
     forget_credentials: bool,
     user: str | None,
@@ -205,7 +210,7 @@ def set_(
     """Change how a host is reached."""
     here = session()
     given = {column: value for column, value in {**columns, "username": user}.items() if value is not None}
-    settings = {**_settings(virt_type, virtio_win), BUDGET_SETTING: verify_budget}
+    settings = {**_settings(virt_type, virtio_win, nbd), BUDGET_SETTING: verify_budget}
     secrets = secrets_of(ssh_key, password_file, ask=ask_password) or None
     with here.env.database.transaction() as connection:
         hosts.change(

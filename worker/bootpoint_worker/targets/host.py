@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -90,6 +91,7 @@ class HostAccess:
         ssh_key: Private key, PEM text.
         password: Password.
         settings: What only one kind knows: ``virt_type`` (``kvm`` or ``qemu``), …
+        nbd_tls: This process's certificates for NBD; None for none.
     """
 
     name: str
@@ -101,3 +103,4 @@ class HostAccess:
     ssh_key: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    nbd_tls: Path | None = None

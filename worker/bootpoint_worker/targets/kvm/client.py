@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.targets.kvm.nbdtls import TCP, TICK_MS, NbdTls
 from bootpoint_worker.targets.kvm.session import Session, unreachable
 
 if TYPE_CHECKING:
@@ -23,9 +24,6 @@ REQUEST_TIMEOUT = 300.0
 #: Seconds within which a server should take note of a goodbye; it ends with the connection in any case.
 GOODBYE_TIMEOUT = 5.0
 
-#: Milliseconds that one wait in libnbd lasts at most, so that the limits above are looked at.
-TICK_MS = 500
-
 
 class Disconnected(Exception):  # noqa: N818 - the caller finds out why
     """The server ended the connection, or the way to it broke."""
@@ -36,12 +34,16 @@ class Client:
 
     Args:
         session: The way to the host.
-        path: The server's socket there.
+        path: The server's socket there, or ``tcp:`` and its port.
+        tls: How a server on a port is reached.
         contexts: Metadata contexts to ask for.
     """
 
-    def __init__(self, *, session: Session, path: str, contexts: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, *, session: Session, path: str, contexts: tuple[str, ...] = (), tls: NbdTls | None = None
+    ) -> None:
         self._session = session
+        self._tls = tls
         self.handle = self._connect(path, contexts)
 
     def _connect(self, path: str, contexts: tuple[str, ...]) -> nbd.NBD:
@@ -59,7 +61,7 @@ class Client:
             for context in contexts:
                 handle.add_meta_context(context)
             try:
-                handle.aio_connect_socket(self._session.dial(path).detach())
+                self._begin(handle, path)
                 while handle.aio_is_connecting():
                     handle.poll(TICK_MS)
                     if time.monotonic() > deadline:
@@ -69,9 +71,17 @@ class Client:
                 why: object = "it ended the connection"
             except (OSError, nbd.Error) as exc:
                 why = exc
+                if self._tls and isinstance(exc, nbd.Error) and (problem := self._tls.refusal(exc, self._session)):
+                    raise problem from exc
             if time.monotonic() > deadline:
                 raise unreachable(self._session.host, f"the server at {path}: {why}")
             time.sleep(0.05)
+
+    def _begin(self, handle: nbd.NBD, path: str) -> None:
+        if self._tls is not None and path.startswith(TCP):
+            self._tls.connect(handle, int(path.removeprefix(TCP)), CONNECT_TIMEOUT)
+        else:
+            handle.aio_connect_socket(self._session.dial(path).detach())
 
     def wait(self, done: Callable[[], bool]) -> None:
         """Serve the connection until ``done()``; it is asked after each event.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
+from bootpoint_worker.targets.kvm.nbdtls import NbdTls
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import checked_name
 from bootpoint_worker.targets.kvm.session import Session
@@ -16,6 +17,11 @@ from bootpoint_worker.targets.replica import Replica
 
 def no_step(_name: str) -> None:
     """Pass a step by; tests put something here that dies."""
+
+
+def through_session() -> NbdTls | None:
+    """Say that NBD goes the way of all else."""
+    return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +34,7 @@ class Host:
         hypervisor: Its libvirt.
         virt_type: ``kvm`` or ``qemu``.
         virtio_win: Path there of an ISO with drivers for Windows; None where the operator named none.
+        tls: Returns how NBD goes to it over TLS, None through the session; raises where that can't be.
         step: Called with a name before each step that a crash could separate from the one before.
     """
 
@@ -36,6 +43,7 @@ class Host:
     hypervisor: Hypervisor
     virt_type: str = "kvm"
     virtio_win: str | None = None
+    tls: Callable[[], NbdTls | None] = through_session
     step: Callable[[str], None] = no_step
 
     def storage_path(self, storage: str) -> str:

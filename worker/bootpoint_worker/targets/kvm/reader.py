@@ -12,6 +12,7 @@ from bootpoint_common.units import MiB
 from bootpoint_worker.targets.base import PIECE, PIECES_KEPT
 from bootpoint_worker.targets.kvm import script
 from bootpoint_worker.targets.kvm.client import Client, Disconnected, broken, refused
+from bootpoint_worker.targets.kvm.nbdtls import NbdTls
 from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
 from bootpoint_worker.targets.kvm.session import Session, check, unreachable
@@ -144,16 +145,19 @@ class KvmReader:
             raise unreachable(self._host, f"the server of a point ended: {exc}") from exc
 
 
-def open_file(session: Session, place: Place, file: str, size_bytes: int) -> KvmReader:
+def open_file(
+    session: Session, place: Place, file: str, size_bytes: int, tls: NbdTls | None = None
+) -> KvmReader:
     """Start a server for a layer's file, and return a reader of it."""
     layer, name = layer_id(file), secrets.token_hex(4)
-    said = place.run("show", file, layer, name, what=f"show {file}").text
+    words = tls.words() if tls else []
+    said = place.run("show", file, layer, name, *words, what=f"show {file}").text
 
     def release() -> None:
         check(session, session.run(script.script("hide"), layer, name), "end a reader's server")
 
     try:
-        client = Client(session=session, path=said.strip(), contexts=(ALLOCATION,))
+        client = Client(session=session, path=said.strip(), contexts=(ALLOCATION,), tls=tls)
     except BaseException:
         release()
         raise

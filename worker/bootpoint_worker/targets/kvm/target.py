@@ -33,6 +33,7 @@ from bootpoint_worker.targets.kvm.client import Client
 from bootpoint_worker.targets.kvm.domain import mark_of
 from bootpoint_worker.targets.kvm.host import Host, no_step
 from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
+from bootpoint_worker.targets.kvm.nbdtls import nbd_tls
 from bootpoint_worker.targets.kvm.place import Changed, Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
 from bootpoint_worker.targets.kvm.reader import KvmReader, open_file
@@ -72,6 +73,7 @@ class KvmTarget:
             hypervisor=Hypervisor(session=session, socket=access.settings.get("libvirt_socket")),
             virt_type=access.settings.get("virt_type", "kvm"),
             virtio_win=access.settings.get("virtio_win"),
+            tls=partial(nbd_tls, access),
             step=step,
         )
 
@@ -110,7 +112,10 @@ class KvmTarget:
         name = layer_id(layer.identity)
         why = partial(explain, self.host.session, place.directory, layer.identity, name, writer)
         return KvmWriter(
-            client=Client(session=self.host.session, path=path), explain=why, host=self.host.name, size_bytes=size
+            client=Client(session=self.host.session, path=path, tls=self.host.tls()),
+            explain=why,
+            host=self.host.name,
+            size_bytes=size,
         )
 
     def _serve(self, place: Place, replica: Replica, layer: Layer, writer: int) -> tuple[str, int]:
@@ -128,9 +133,9 @@ class KvmTarget:
         if entry is None:
             self._lost(layer)
         name = layer_id(layer.identity)
-        result = self.host.session.run(
-            script.script("serve"), place.directory, before.digest, layer.identity, name, str(writer)
-        )
+        tls = self.host.tls()
+        words = [before.digest, layer.identity, name, str(writer), *(tls.words() if tls else [])]
+        result = self.host.session.run(script.script("serve"), place.directory, *words)
         if result.exit_code == script.CHANGED:
             raise Changed
         if result.exit_code == script.FENCED:
@@ -148,7 +153,7 @@ class KvmTarget:
         """See `Target.open_reader`."""
         place = self.host.place(replica)
         entry = self._layer_of(place, replica, point_id, slot)
-        return open_file(self.host.session, place, entry.file, entry.size_bytes)
+        return open_file(self.host.session, place, entry.file, entry.size_bytes, self.host.tls())
 
     def share(self, replica: Replica, point_id: UUID, slot: str) -> contextlib.AbstractContextManager[Share]:
         """See `Target.share`."""

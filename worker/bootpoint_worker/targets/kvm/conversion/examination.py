@@ -109,7 +109,7 @@ def _ordered(work: Work) -> list[journal.LayerEntry]:
 
 
 def _layout(host: Host, place: Place, disk: journal.LayerEntry) -> DiskLayout:
-    reader = open_file(host.session, place, disk.file, disk.size_bytes)
+    reader = open_file(host.session, place, disk.file, disk.size_bytes, host.tls())
 
     def read(offset: int, length: int) -> bytes:
         length = min(length, disk.size_bytes - offset)

@@ -76,6 +76,37 @@ end_servers() {
   rm -f "$sockets/$1".*
 }
 
+# start_server AT FOLDER IDENTITY OPTION...: a qemu-nbd for one client, on the socket AT.sock. With a FOLDER of certificates it
+# listens on TCP instead, and serves whoever shows a certificate of that name. Prints where it is.
+start_server() {
+  at=$1 folder=$2 identity=$3
+  shift 3
+  if [ -z "$folder" ]; then
+    qemu-nbd --fork -e 1 -k "$at.sock" --pid-file "$at.pid" "$@" </dev/null >/dev/null 2>"$at.log" 9>&- ||
+      { cat "$at.log" >&2; exit 1; }
+    echo "$at.sock"
+    return
+  fi
+  # QEMU wants names of its own for the files.
+  mkdir -p -m 0700 "$sockets/tls" || exit 1
+  for name in ca:ca-cert cert:server-cert key:server-key; do
+    [ -r "$folder/${name%:*}.pem" ] || { echo "TLS: there is no file $folder/${name%:*}.pem" >&2; exit 1; }
+    ln -sfn "$folder/${name%:*}.pem" "$sockets/tls/${name#*:}.pem" || exit 1
+  done
+  turn=0
+  while [ "$turn" -lt 128 ]; do
+    port=$((10809 + ($$ + turn) % 128))
+    qemu-nbd --fork -e 1 -p "$port" --pid-file "$at.pid" \
+      --object "tls-creds-x509,id=tls,endpoint=server,verify-peer=yes,dir=$sockets/tls" \
+      --object "authz-simple,id=who,identity=$identity" --tls-creds tls --tls-authz who \
+      "$@" </dev/null >/dev/null 2>"$at.log" 9>&- && { echo "tcp:$port"; return; }
+    grep -q "Address already in use" "$at.log" || break
+    turn=$((turn + 1))
+  done
+  cat "$at.log" >&2
+  exit 1
+}
+
 # write_fence LAYER NUMBER
 write_fence() {
   printf '%s\n' "$2" >"run/.$1.new" && sync "run/.$1.new" && mv -fT "run/.$1.new" "run/$1.fence" && sync run || exit 1

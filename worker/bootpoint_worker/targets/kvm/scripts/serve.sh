@@ -1,5 +1,6 @@
 # Start the server of one claim's writer, after every earlier one is gone. $1 directory, $2 digest of the journal,
-# $3 layer file, $4 layer id, $5 the claim's number. Prints the socket.
+# $3 layer file, $4 layer id, $5 the claim's number; for TLS $6 the host's certificates, $7 the worker's name in its own.
+# Prints where it is.
 enter "$1" "$2"
 held=0
 if [ -e "run/$4.fence" ]; then read -r held <"run/$4.fence"; fi
@@ -9,7 +10,4 @@ if [ -e "run/$4.fence" ]; then read -r held <"run/$4.fence"; fi
 [ "$5" = "$held" ] || write_fence "$4" "$5"
 end_servers "$4"
 mkdir -p -m 0700 "$sockets" || exit 1
-at="$sockets/$4.w$5"
-qemu-nbd --fork -e 1 -k "$at.sock" --pid-file "$at.pid" --cache=writeback --discard=unmap --detect-zeroes=off \
-  -f qcow2 "$1/$3" </dev/null >/dev/null 2>"$at.log" 9>&- || { cat "$at.log" >&2; exit 1; }
-echo "$at.sock"
+start_server "$sockets/$4.w$5" "${6-}" "${7-}" --cache=writeback --discard=unmap --detect-zeroes=off -f qcow2 "$1/$3"

@@ -1,10 +1,8 @@
-# Start the server of one reader. $1 directory, $2 file, $3 layer id, $4 the reader's name. Prints the socket.
+# Start the server of one reader. $1 directory, $2 file, $3 layer id, $4 the reader's name; for TLS $5 and $6 as
+# in serve.sh. Prints where it is.
 [ -f "$1/$2" ] || exit 78
 mkdir -p -m 0700 "$sockets" || exit 1
-at="$sockets/$3.r$4"
 # glibc gives the buffer of each large request back to the kernel, and has every page of the next one made anew: that was
 # more than half of the server's processor time. Now it keeps up to 128 MiB.
 export MALLOC_MMAP_THRESHOLD_=33554432 MALLOC_TRIM_THRESHOLD_=134217728
-qemu-nbd --fork -e 1 -r -k "$at.sock" --pid-file "$at.pid" --cache=writeback -f qcow2 "$1/$2" \
-  </dev/null >/dev/null 2>"$at.log" || { cat "$at.log" >&2; exit 1; }
-echo "$at.sock"
+start_server "$sockets/$3.r$4" "${5-}" "${6-}" -r --cache=writeback -f qcow2 "$1/$2"
