@@ -10,14 +10,12 @@
 There are two authorities, because an agent runs on a machine of others: its certificate opens the broker and nothing
 else, whatever its name is. Only the broker's ca.pem holds both; database, metrics and hosts believe the first alone.
 
-Certificates are of X.509 version 3 with the extensions that RFC 5280 and RFC 9525 ask for; keys are NIST P-256, which
-OpenSSL, GnuTLS and Erlang all take.
+Keys are NIST P-256, which OpenSSL, GnuTLS and Erlang all take.
 """
 
 from __future__ import annotations
 
 import enum
-import ipaddress
 import os
 import re
 from collections.abc import Iterator, Sequence
@@ -34,7 +32,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.tls import (
@@ -46,41 +43,12 @@ from bootpoint_common.tls import (
     names_of,
     read_certificates,
 )
-
-#: How long an authority is valid: longer than an installation's hardware lives.
-AUTHORITY_LIFETIME = timedelta(days=3650)
-
-#: How long a certificate is valid: a stolen one ends by itself, and renewing is a yearly habit.
-LIFETIME = timedelta(days=365)
-
-#: How far before its making a certificate begins, for clocks that are a little behind.
-BACKDATE = timedelta(minutes=5)
+from bootpoint_ops.certificate import Purpose, Wish, is_address, leaf_builder, root_builder
 
 #: Longest name in a certificate (RFC 5280, ub-common-name).
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 
 _PRIVATE, _PUBLIC = 0o600, 0o644
-
-
-class Purpose(enum.StrEnum):
-    """What a certificate is for; with NAME for those of which there are several."""
-
-    BROKER = "broker"  #: RabbitMQ
-    DATABASE = "database"  #: PostgreSQL
-    METRICS = "metrics"  #: workers and schedulers, as Prometheus sees them
-    HOST = "host"  #: a target host's NBD servers
-    CLIENT = "client"  #: a process of ours, or Prometheus
-    AGENT = "agent"  #: an agent
-
-    @property
-    def serves(self) -> bool:
-        """Whether others connect to it, by a name that the certificate must hold."""
-        return self in (Purpose.BROKER, Purpose.DATABASE, Purpose.METRICS, Purpose.HOST)
-
-    @property
-    def named(self) -> bool:
-        """Whether there are several, told apart by names."""
-        return self in (Purpose.HOST, Purpose.CLIENT, Purpose.AGENT)
 
 
 class State(enum.StrEnum):
@@ -89,26 +57,6 @@ class State(enum.StrEnum):
     MADE = "made"
     KEPT = "kept"
     RENEWED = "renewed"
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """A certificate that there has to be.
-
-    Attributes:
-        purpose: What for.
-        name: Its name; that of the purpose where there is only one.
-        names: DNS names and addresses by which it is reached; none for clients.
-    """
-
-    purpose: Purpose
-    name: str
-    names: tuple[str, ...] = ()
-
-    @property
-    def folder(self) -> str:
-        """Name of its folder."""
-        return f"{self.purpose}-{self.name}" if self.purpose.named else str(self.purpose)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +140,7 @@ class Authority:
                 hint="bring DIR/authority back from where it was put away, or begin anew in another directory",
             )  # fmt: skip
         key = generate_private_key(SECP256R1())
-        root = self._sign(_root_builder(name, key, self._now), key)
+        root = self._sign(root_builder(name, key, self._now), key)
         _write(key_file, _pem(key), _PRIVATE)
         _write(file, root.public_bytes(Encoding.PEM), _PUBLIC)
         return root, key
@@ -202,7 +150,7 @@ class Authority:
         key = generate_private_key(SECP256R1())
         of_agents = wish.purpose is Purpose.AGENT
         issuer, issuer_key = (self._agents, self._agents_key) if of_agents else (self._servers, self._servers_key)
-        made = self._sign(_leaf_builder(wish, key, issuer, self._now), issuer_key)
+        made = self._sign(leaf_builder(wish, key, issuer, self._now), issuer_key)
         believed = [self._servers, self._agents] if wish.purpose is Purpose.BROKER else [self._servers]
         folder.mkdir(mode=0o700, exist_ok=True)
         _write(folder / CA_FILE, b"".join(one.public_bytes(Encoding.PEM) for one in believed), _PUBLIC)
@@ -222,7 +170,7 @@ def check_wish(wish: Wish) -> Wish:
         UsageError: ``spec_invalid``: a name is none, or a server has none.
     """
     for name in (wish.name, *wish.names):
-        if _NAME.fullmatch(name) is None and not _is_address(name):
+        if _NAME.fullmatch(name) is None and not is_address(name):
             hint = "use DNS names and IP addresses, or for clients and agents letters, digits, _ and -"
             raise error(Code.SPEC_INVALID, f"{name!r} is no name", key=f"--{wish.purpose}", value=name, hint=hint)
     if wish.purpose.serves and not wish.names:
@@ -237,80 +185,6 @@ def _whole(folder: Path) -> bool:
         return False
     key = load_pem_private_key((folder / KEY_FILE).read_bytes(), None)
     return key.public_key() == read_certificates(folder / CERTIFICATE_FILE)[0].public_key()
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _root_builder(name: str, key: EllipticCurvePrivateKey, now: datetime) -> x509.CertificateBuilder:
-    # A number in the name: two installations' authorities must not be taken for one another by their names.
-    subject = _subject(f"bootpoint {name} {x509.random_serial_number():040x}"[:60])
-    return (
-        _builder(subject, subject, key, now, AUTHORITY_LIFETIME)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(_usage(signs=True), critical=True)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(key.public_key()), critical=False)
-    )
-
-
-def _leaf_builder(
-    wish: Wish, key: EllipticCurvePrivateKey, issuer: x509.Certificate, now: datetime
-) -> x509.CertificateBuilder:
-    end = min(LIFETIME, ends(issuer) - now)
-    builder = (
-        _builder(_subject(wish.name), issuer.subject, key, now, end)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_usage(signs=False, old_qemu=wish.purpose is Purpose.HOST), critical=True)
-        .add_extension(_extended(wish.purpose), critical=False)
-        .add_extension(
-            x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.public_key()),  # type: ignore[arg-type]
-            critical=False,
-        )
-    )
-    if not wish.names:
-        return builder
-    names = [
-        x509.IPAddress(ipaddress.ip_address(name)) if _is_address(name) else x509.DNSName(name) for name in wish.names
-    ]
-    return builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
-
-
-def _builder(
-    subject: x509.Name, issuer: x509.Name, key: EllipticCurvePrivateKey, now: datetime, lifetime: timedelta
-) -> x509.CertificateBuilder:
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - BACKDATE)
-        .not_valid_after(now + lifetime)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
-    )
-
-
-def _subject(name: str) -> x509.Name:
-    return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-
-
-def _usage(*, signs: bool, old_qemu: bool = False) -> x509.KeyUsage:
-    # QEMU before 10.1 refuses to show a certificate without key encipherment, which a key like ours never does.
-    return x509.KeyUsage(
-        digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
-        key_encipherment=old_qemu, data_encipherment=False, key_agreement=False, encipher_only=False,
-        decipher_only=False,
-    )  # fmt: skip
-
-
-def _extended(purpose: Purpose) -> x509.ExtendedKeyUsage:
-    usage = ExtendedKeyUsageOID.SERVER_AUTH if purpose.serves else ExtendedKeyUsageOID.CLIENT_AUTH
-    return x509.ExtendedKeyUsage([usage])
 
 
 def _pem(key: EllipticCurvePrivateKey) -> bytes:

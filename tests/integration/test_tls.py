@@ -25,7 +25,7 @@ from bootpoint_common.store.secure import secured
 from bootpoint_common.stream.carrier import CarrierLost
 from bootpoint_common.stream.rabbit import agent_permissions, connect_agent, connect_worker, setup
 from bootpoint_common.tls import Trust
-from bootpoint_ops.authority import Purpose
+from bootpoint_ops.certificate import Purpose
 from bootpoint_ops.cli import main
 from bootpoint_ops.environment import database_url
 from bootpoint_ops.exposition import application, serve

@@ -17,7 +17,7 @@ from bootpoint_common.errors import BootpointError
 from bootpoint_common.machine import identity
 from bootpoint_common.stream.rabbit import agent_permissions, connect_agent, connect_worker
 from bootpoint_common.tls import NOTHING_OF_OURS, Trust, fingerprint, read_certificates
-from bootpoint_ops.authority import Purpose
+from bootpoint_ops.certificate import Purpose
 from bootpoint_ops.cli import main
 from bootpoint_producer.authority import first_trust, keep, known_trust
 from bootpoint_producer.command import main as agent_main

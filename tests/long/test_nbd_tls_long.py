@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bootpoint_common.errors import BootpointError
-from bootpoint_ops.authority import Purpose
+from bootpoint_ops.certificate import Purpose
 from tests.integration.kvm.conftest import Bench, bench
 from tests.integration.kvm.test_nbd_tls import Connect, connect, host, refused, worker
 from tests.service.tls import EXPIRED, certificate

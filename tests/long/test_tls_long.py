@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from bootpoint_common.units import MiB
-from bootpoint_ops.authority import Purpose
+from bootpoint_ops.certificate import Purpose
 from tests.service.component import need
 from tests.service.libvirt import LibvirtHost
 from tests.service.postgres import PostgresServer, debian_server

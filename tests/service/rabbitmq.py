@@ -22,7 +22,8 @@ import pytest
 
 from bootpoint_common.stream.rabbit import Permissions
 from bootpoint_common.units import MiB
-from bootpoint_ops.authority import Authority, Purpose, Wish
+from bootpoint_ops.authority import Authority
+from bootpoint_ops.certificate import Purpose, Wish
 from tests.service.component import need
 from tests.service.process import Server, free_port, listens, run, wait_for
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from bootpoint_ops.authority import Authority, Issued, Purpose, Wish
+from bootpoint_ops.authority import Authority, Issued
+from bootpoint_ops.certificate import Purpose, Wish
 from tests.service.postgres import PostgresServer
 
 #: Long enough ago for a certificate to have ended, and short enough for its authority not to have.

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from bootpoint_common.tls import Trust
-from bootpoint_ops.authority import Purpose
+from bootpoint_ops.certificate import Purpose
 from tests.service.component import need
 from tests.service.process import PATIENCE, Server, free_port, wait_for
 from tests.service.rabbitmq import VirtualHost

@@ -17,7 +17,8 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from bootpoint_common.tls import ends, fingerprint, read_certificates
-from bootpoint_ops.authority import Authority, Purpose, State, Wish
+from bootpoint_ops.authority import Authority, State
+from bootpoint_ops.certificate import Purpose, Wish
 from bootpoint_ops.cli import main
 
 FLEET = (

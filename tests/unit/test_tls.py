@@ -16,7 +16,7 @@ from bootpoint_common.stream.carrier import CarrierLost
 from bootpoint_common.stream.rabbit import connect_agent
 from bootpoint_common.tls import Trust, fingerprint, read_certificates
 from bootpoint_common.tls_probe import Peer, authority_of, speaks_tls, why
-from bootpoint_ops.authority import Purpose
+from bootpoint_ops.certificate import Purpose
 from tests.service.tls import EXPIRED, TOMORROW, certificate, server_of, showing
 
 

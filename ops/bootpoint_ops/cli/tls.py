@@ -41,7 +41,8 @@ def init(directory: Path, *, renew: bool, within: int, **said: tuple[str, ...]) 
 
     What is there is kept, and listed. Put DIR/authority away afterwards: it is needed for the next certificate only.
     """
-    from bootpoint_ops.authority import Authority, Purpose, Wish, wishes
+    from bootpoint_ops.authority import Authority, wishes
+    from bootpoint_ops.certificate import Purpose, Wish
 
     named = [wish for purpose in Purpose for wish in wishes(purpose, said[str(purpose)])]
     authority = Authority(directory.absolute())

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_ops.authority import Purpose
+from bootpoint_ops.certificate import Purpose
 from bootpoint_worker.targets.kvm.nbdtls import NbdTls
 from bootpoint_worker.targets.kvm.target import KvmTarget
 from bootpoint_worker.targets.layer import Layer
