@@ -339,4 +339,4 @@ def test_every_command_takes_the_output_option() -> None:
         return [] if any("-o" in option.opts for option in command.params) else [" ".join(path)]
 
     # These run until they are ended, and print what they do.
-    assert sorted(walk(main, ())) == ["demo", "scheduler", "up", "worker"]
+    assert sorted(walk(main, ())) == ["demo", "exporter", "scheduler", "up", "worker"]
