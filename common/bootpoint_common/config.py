@@ -107,8 +107,8 @@ class Config:
     """
 
     state_directory: Path = DEFAULT_STATE
-    database_url: str | None = None
-    broker_url: str | None = None
+    database_url: str | None = field(default=None, repr=False)
+    broker_url: str | None = field(default=None, repr=False)
     broker_admin_url: str | None = field(default=None, repr=False)
     broker_admin_authorities: Path | None = None
     installation_key: KeyPlace = field(default_factory=lambda: KeyPlace.in_state(DEFAULT_STATE))

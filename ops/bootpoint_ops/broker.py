@@ -134,7 +134,7 @@ class Administration:
             raise self._problem(
                 Code.BROKER_UNREACHABLE, f"does not answer: {cause}", f"check that it runs, and {_SETTING}; then repeat"
             ) from exc
-        if status == HTTPStatus.NOT_FOUND:
+        if status == HTTPStatus.NOT_FOUND and method != "PUT" and _says_not_found(text):
             return None
         if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise self._problem(Code.BROKER_UNREACHABLE, f"fails: {status} {_reason(text)}", "look at the broker's log")
@@ -192,6 +192,15 @@ def _read(text: bytes) -> Any:
             Code.BROKER_REFUSED, "what answers is no management API of RabbitMQ", key=_SETTING,
             hint="name the address of the plugin rabbitmq_management",
         ) from None  # fmt: skip
+
+
+def _says_not_found(text: bytes) -> bool:
+    """Tell whether a 404 is the API's word on a name; any other server, or a wrong path, answers 404 as well."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return False
+    return isinstance(found, dict) and found.get("error") == "Object Not Found"
 
 
 def _reason(text: bytes) -> str:

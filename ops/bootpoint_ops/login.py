@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
@@ -45,8 +45,8 @@ class Login:
         commands: What a person has to do at the broker before it works; none where the management API did it.
     """
 
-    url: str
-    commands: list[str]
+    url: str = field(repr=False)
+    commands: list[str] = field(repr=False)
 
 
 class Logins:
@@ -80,6 +80,11 @@ class Logins:
             RetryableError: ``broker_unreachable``.
             FatalError: ``broker_refused``.
         """
+        if name == unquote(self._parts.username or ""):
+            raise error(
+                Code.BROKER_REFUSED, f"{name} is the login of bootpoint's own processes", key="name", value=name,
+                hint="choose another name",
+            )  # fmt: skip
         if self._administration is not None:
             self._administration.check(name, tag, rights)
 
