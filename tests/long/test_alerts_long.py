@@ -66,6 +66,7 @@ def subject(
 
 
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # as in Watched.close
 def test_every_expression_has_data_and_each_alert_fires_and_ends(subject: Watched) -> None:
     healthy(subject)
     look_at(subject, "BootpointExporterDown")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from uuid import UUID
 
+import dramatiq
 from psycopg.types.json import Jsonb
 
 from bootpoint_common.cipher import AgentKey
@@ -68,6 +69,7 @@ class Fleet:
     agents: dict[str, Agent] = field(default_factory=dict)
     services: list[WorkerService] = field(default_factory=list)
     _databases: list[Database] = field(default_factory=list)
+    _tasks: list[dramatiq.Broker] = field(default_factory=list)
 
     # --- making
 
@@ -98,7 +100,9 @@ class Fleet:
             window_bytes=window_bytes,
             traces=traces,
         )
-        service = WorkerService(context, actors.make_broker(tasks_url), pools, slices=slices, tasks=slices, kind=kind)
+        tasks = actors.make_broker(tasks_url)
+        self._tasks.append(tasks)
+        service = WorkerService(context, tasks, pools, slices=slices, tasks=slices, kind=kind)
         service.start()
         self.services.append(service)
         return service
@@ -290,6 +294,8 @@ class Fleet:
             agent.stop()
         for service in self.services:
             self.stop(service)
+        for tasks in self._tasks:
+            tasks.close()
         for database in (*self._databases, self.database):
             database.close()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -236,6 +238,11 @@ class Watched:
         for server in self.running.values():
             server.stop()
         self.fleet.close()
+        # Connections to a broker that went away are left to the garbage collector by dramatiq, with their sockets.
+        self.fleet.services.clear()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)
+            gc.collect()
 
 
 @contextmanager
