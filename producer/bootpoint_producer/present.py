@@ -26,7 +26,8 @@ def _own() -> datetime:
 class Present:
     """Knows it from what the control plane says at each welcome; thread-safe.
 
-    A word is old by the time that it was under way, never too new: so the latest present that any word leads to counts.
+    The newest word counts: a clock that was set right since, and this machine's drift, are mended by the next one. A
+    word is old by the time that it was under way, so what is late seems younger, and is taken rather than dropped.
 
     Args:
         since_boot: Seconds.
@@ -51,7 +52,7 @@ class Present:
                 off = (self._own() - now).total_seconds()
                 if abs(off) > TOLERANCE:
                     _log.warning("this machine's clock is wrong: set it", extra={"seconds_ahead": round(off)})
-            self._at_boot = at_boot if self._at_boot is None else max(self._at_boot, at_boot)
+            self._at_boot = at_boot
 
     def now(self) -> datetime:
         """Return the present."""

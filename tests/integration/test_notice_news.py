@@ -12,13 +12,16 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from click.testing import CliRunner
 from prometheus_client import CollectorRegistry, generate_latest
+from psycopg.rows import dict_row
 
 from bootpoint_common.config import Config
 from bootpoint_common.notice import DailyHour, MailServer, NoticeSettings, Security
 from bootpoint_common.store import event
+from bootpoint_common.store.role import Role
 from bootpoint_ops.cli import main
 from bootpoint_ops.gauge import StateCollector
 from bootpoint_worker.notice.round import look
@@ -26,6 +29,7 @@ from tests.service.fleet import Fleet
 from tests.service.guide import REPOSITORY
 from tests.service.mail_server import MailBox, mail_server
 from tests.service.notices import SENDER, Newsroom, together
+from tests.service.postgres import url_as
 from tests.service.process import wait_for
 
 OPS = "ops@example.org"
@@ -49,7 +53,8 @@ def box() -> Iterator[MailBox]:
 
 
 def record(newsroom: Newsroom, kind: str, **values: Any) -> None:
-    with newsroom.database.transaction() as connection:
+    """Write an event, under the rights of a worker."""
+    with psycopg.connect(url_as(newsroom.database.url, Role.WORKER), row_factory=dict_row) as connection:
         event.record(connection, kind, f"what happened: {kind}", actor="worker", **values)
 
 
@@ -239,7 +244,8 @@ def test_the_digest_can_be_off(newsroom: Newsroom) -> None:
 
 
 def call(newsroom: Newsroom, *words: str) -> Any:
-    env = {"BOOTPOINT_DATABASE_URL": newsroom.database.url, "BOOTPOINT_STATE": str(newsroom.directory)}
+    url = url_as(newsroom.database.url, Role.CONSOLE)
+    env = {"BOOTPOINT_DATABASE_URL": url, "BOOTPOINT_STATE": str(newsroom.directory)}
     return CliRunner().invoke(main, words, env=env)
 
 

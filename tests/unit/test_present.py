@@ -31,13 +31,14 @@ def test_it_goes_on_from_the_control_planes_word_whatever_becomes_of_the_machine
     assert present.now() == NOON + timedelta(seconds=60)
 
 
-def test_a_word_that_was_long_under_way_takes_nothing_back() -> None:
+def test_a_clock_of_the_control_plane_that_was_set_right_counts_from_the_next_word_on() -> None:
     boot = Boot()
     present = Present(since_boot=boot, own=lambda: NOON)
-    present.told(NOON)
+    present.told(NOON + timedelta(hours=5))
     boot.seconds += 60
-    present.told(NOON)
+    present.told(NOON + timedelta(seconds=60))
     present.told(None)
     assert present.now() == NOON + timedelta(seconds=60)
-    present.told(NOON + timedelta(seconds=90))
-    assert present.now() == NOON + timedelta(seconds=90)
+    boot.seconds += 60
+    present.told(NOON + timedelta(seconds=121))
+    assert present.now() == NOON + timedelta(seconds=121)

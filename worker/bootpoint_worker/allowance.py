@@ -18,10 +18,10 @@ from bootpoint_common.units import KiB
 #: costs a transaction: where that takes 50 ms, a flood still leaves three quarters of the time to the others.
 RATE = 5.0
 
-#: Messages at once: an agent with many disks that comes back says a dozen.
-BURST = 200.0
+#: Messages at once: a run says two for each stream at its begin (256 at most), and an agent that comes back some more.
+BURST = 600.0
 
-#: Bytes that count as one message more: a list of thousands of disks (1 MiB) is a third of a burst.
+#: Bytes that count as one message more: a list of thousands of disks (1 MiB) counts as 64.
 PART = 16 * KiB
 
 #: Senders that are remembered before those are forgotten who have their whole burst again.

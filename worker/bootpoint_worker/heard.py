@@ -87,7 +87,9 @@ def report(connection: Connection, found: Agent, content: message.Report) -> Non
 
 def heartbeat(connection: Connection, found: Agent, content: message.Heartbeat) -> None:
     """Keep what the agent has in hand and how far that is."""
-    if len(content.runs) > _MOST_RUNS or sum(len(progress.disks) for progress in content.runs) > _MOST_DISKS:
+    # A disk is named once for each replica that it is copied to.
+    disks = {(progress.run, disk.slot) for progress in content.runs for disk in progress.disks}
+    if len(content.runs) > _MOST_RUNS or len(disks) > _MOST_DISKS:
         text = f"agent {found.name} has more than {_MOST_RUNS} runs or {_MOST_DISKS} disks in hand"
         raise error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED)
     agent.in_hand(connection, found.id, msgspec.to_builtins(content.runs))

@@ -173,9 +173,10 @@ class ControlLoops:
         if needed:
             carrier.ask_alarm()
         if carrier.blocked != self._blocked:
-            self._blocked = carrier.blocked
+            blocked = carrier.blocked
             with self._context.database.transaction() as connection:
-                process.note_alarm(connection, self._id, self._context.worker, blocked=self._blocked)
+                process.note_alarm(connection, self._id, self._context.worker, blocked=blocked)
+            self._blocked = blocked
 
 
 class WorkerService:

@@ -53,7 +53,7 @@ _TABLES = {
     "metric_count": "SIU SIU SIU S",
     "migration": "S S S S",
     "network_bucket": "SIU - - S",
-    "notification": "SIUD SIUD SI S",
+    "notification": "SIUD SIUD SIU S",
     "objective_broken": "SID SID SID S",
     "outbox": "SIUD SIUD SIU S",
     "process": "SIUD SIUD S S",
@@ -143,6 +143,10 @@ def grants(connection: Connection, roles: list[Role]) -> list[str]:
             statements.append(f"GRANT SELECT ON {row['name']} TO {names}")
         else:
             statements.extend(_of_table(row["name"], row["columns"], roles))
+    # A notice tells of the event that its own session has just written: `notice.alert` asks for its number.
+    writers = ", ".join(role for role in roles if "I" in rights(role, "event"))
+    if writers:
+        statements.append(f"GRANT SELECT ON SEQUENCE event_id_seq TO {writers}")
     return statements
 
 
