@@ -113,4 +113,5 @@ def test_the_rights_can_be_given_by_hand() -> None:
     assert event_permissions(["a-b", "web1"]).commands("bp", "ups") == [
         "rabbitmqctl set_permissions -p bp ups '^$' '^bp\\.events$' '^$'",
         r"rabbitmqctl set_topic_permissions -p bp ups bp.events '^source\.(a\-b|web1)\.(shutdown|restart)$' '^$'",
+        """rabbitmqctl set_user_limits ups '{"max-connections": 12, "max-channels": 12}'""",
     ]

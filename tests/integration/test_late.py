@@ -25,6 +25,7 @@ from bootpoint_producer.agent import Agent
 from bootpoint_producer.board import RunBoard
 from bootpoint_producer.limit import RunLimits
 from bootpoint_producer.link import Link
+from bootpoint_producer.present import Present
 from bootpoint_producer.publication import Publication, Tools
 from bootpoint_producer.run import Run
 from bootpoint_producer.state import AgentState, Identity
@@ -236,6 +237,7 @@ class SilentLink:
     """A link whose messages nobody takes."""
 
     identity = Identity("erp", "fake", "", AgentKey(1, bytes(32)), MACHINE)
+    present = Present()
 
     def send(self, body: object, pool: str | None = None) -> None:
         """Drop it."""

@@ -80,8 +80,9 @@ def test_levels_are_ours_and_libraries_only_warn() -> None:
     stream = io.StringIO()
     configure(LogFormat.JSON, LogLevel.DEBUG, stream)
     LOG.debug("seen")
-    logging.getLogger("pika").info("unseen")
-    logging.getLogger("pika").warning("seen %s", "too")
+    logging.getLogger("paramiko").info("unseen")
+    logging.getLogger("paramiko").warning("seen %s", "too")
+    logging.getLogger("pika").error("unseen: what it meets is raised, and logged by us")
     configure(LogFormat.JSON, LogLevel.WARNING, stream)
     LOG.info("unseen")
     assert [line["event"] for line in lines(stream)] == ["seen", "seen too"]
