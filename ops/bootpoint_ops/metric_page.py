@@ -84,7 +84,7 @@ _TRACES = """
 
 Where `OTEL_EXPORTER_OTLP_ENDPOINT` names a collector (`http://127.0.0.1:4318`), workers, schedulers and `up` send a trace of
 each run to it, by OTLP over HTTP; the other variables of OpenTelemetry hold as well. It needs the extra:
-`pip install 'bootpoint[otel]'`. Without the variable nothing is made or sent.
+`pip install '.[otel]'` in a clone of the repository. Without the variable nothing is made or sent.
 
 A trace's id is its run's id without dashes, whichever process sends a part of it. The span `run` goes from the instant at
 which the run was due to its end, with job, number, trigger, state and reason; `line` is its wait for a place; `prepare`,
