@@ -32,7 +32,12 @@ def pool_board() -> Dashboard:
         [variable("pool", "Pool", "bootpoint_worker_up", several=True)],
     ).link(document("How work travels", "architecture.md"))
     up = 'max by (pool) (bootpoint_worker_up{pool=~"$pool"})'
-    numbers: list[AnyPanel] = [
+    return filled(made, {"Now": _numbers(up), "Work": _work(up), "Broker": _broker()})
+
+
+def _numbers(up: str) -> list[AnyPanel]:
+    """Return the numbers that say at a glance whether the pools keep up."""
+    return [
         number(
             "Fewest workers",
             "Processes of the pool that has the fewest. At 0 its hosts stand still.",
@@ -62,7 +67,11 @@ def pool_board() -> Dashboard:
             steps(GOOD, (20, DOUBTFUL)),
         ),
     ]
-    work: list[AnyPanel] = [
+
+
+def _work(up: str) -> list[AnyPanel]:
+    """Return how much is worked through, and what holds it up."""
+    return [
         graph("Workers", "Live processes of each pool.", "short", query(up, "{{pool}}")),
         graph(
             "Written on targets",
@@ -103,7 +112,11 @@ def pool_board() -> Dashboard:
             query('process_resident_memory_bytes{job="bootpoint-worker"}', "{{instance}}"),
         ),
     ]
-    broker: list[AnyPanel] = [
+
+
+def _broker() -> list[AnyPanel]:
+    """Return how the broker is."""
+    return [
         states(
             "Alarms of the broker",
             "While one holds, the broker takes nothing from publishers.",
@@ -124,4 +137,3 @@ def pool_board() -> Dashboard:
             query("sum(rabbitmq_connections)", "connections"),
         ),
     ]
-    return filled(made, {"Now": numbers, "Work": work, "Broker": broker})
