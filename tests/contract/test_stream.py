@@ -586,6 +586,31 @@ def test_a_publisher_that_is_held_back_can_be_closed_at_once(rabbit: Fleet) -> N
         vhost.broker.alarm("memory", on=False)
 
 
+def test_an_alarm_that_outlives_connections_is_told_once_and_until_it_ends(
+    rabbit: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootpoint_common.stream.rabbit_access.BLOCKED_TIMEOUT", 1.0)
+    vhost, worker = rabbit.vhost, rabbit.worker()
+    assert vhost is not None
+    vhost.broker.alarm("memory", on=True)
+    try:
+        wait_for(lambda: asked(worker), "the worker to be told of the alarm")
+        # Three connections are given up meanwhile, one after the other.
+        end = time.monotonic() + 4.0
+        while time.monotonic() < end:
+            assert asked(worker)
+            time.sleep(0.05)
+    finally:
+        vhost.broker.alarm("memory", on=False)
+    wait_for(lambda: not asked(worker), "the worker to be told that the alarm is over")
+
+
+def asked(worker: WorkerCarrier) -> bool:
+    """Have the broker asked, and return what is known until it answers."""
+    worker.ask_alarm()
+    return worker.blocked
+
+
 def test_a_stream_deleted_under_the_agent_is_seen_and_does_no_harm(rabbit: Fleet) -> None:
     agent, worker = rabbit.agent(), rabbit.worker()
     gone, kept = rabbit.stream(), rabbit.stream()

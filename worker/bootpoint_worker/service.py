@@ -170,7 +170,7 @@ class ControlLoops:
             )
             needed = process.needs_broker(connection)
         carrier = self._context.carrier
-        if needed:
+        if needed or self._blocked:
             carrier.ask_alarm()
         if carrier.blocked != self._blocked:
             blocked = carrier.blocked

@@ -61,6 +61,7 @@ class RabbitPublisher:
         self._unconfirmed: set[int] = set()
         self._events: list[Confirmed | Refused] = []
         self._woken = False
+        self._answered = False
         self._link = Link(params, self._setup)
 
     def open(self) -> None:
@@ -73,8 +74,13 @@ class RabbitPublisher:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker holds this publisher back."""
+        """Whether the broker holds this publisher back; of one that is gone, whether it did when it went."""
         return self._link.blocked
+
+    @property
+    def answered(self) -> bool:
+        """Whether the broker has taken anything from it."""
+        return self._answered
 
     @property
     def alive(self) -> bool:
@@ -167,6 +173,7 @@ class RabbitPublisher:
     def _say(self, events: Sequence[Confirmed | Refused], answered: set[int]) -> None:
         with self._link.changed:
             self._unconfirmed -= answered
+            self._answered = True
             self._events.extend(events)
             self._link.changed.notify_all()
 

@@ -121,6 +121,7 @@ class RabbitWorkerCarrier:
         self._lock = threading.Lock()
         self._sending = threading.Lock()
         self._control: RabbitPublisher | None = None
+        self._was_blocked = False
         self._consumers: list[RabbitConsumer] = []
         self._closed = False
 
@@ -207,9 +208,10 @@ class RabbitWorkerCarrier:
             raise CarrierLost("the carrier was closed")
         control = self._control
         if control is None or not control.alive:
-            control = RabbitPublisher(parameters(self._url, "worker: control", self._trust))
-            control.open()
-            self._control = control
+            made = RabbitPublisher(parameters(self._url, "worker: control", self._trust))
+            made.open()
+            self._was_blocked = self.blocked
+            self._control = control = made
         return control
 
     def ask_alarm(self) -> None:
@@ -228,9 +230,15 @@ class RabbitWorkerCarrier:
 
     @property
     def blocked(self) -> bool:
-        """Whether the broker holds publishers back at this moment (an alarm)."""
+        """Whether the broker holds publishers back at this moment (an alarm).
+
+        A connection that is held back ends after a minute, and the broker tells the next one only when it publishes:
+        until then what the last one knew holds.
+        """
         control = self._control
-        return control is not None and control.alive and control.blocked
+        if control is None or (control.answered and not control.blocked):
+            return False
+        return control.blocked or self._was_blocked
 
     def close(self) -> None:
         """May be called twice."""
