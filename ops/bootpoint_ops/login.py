@@ -108,7 +108,9 @@ class Logins:
             self._administration.put(name, password, tag, rights)
             return Login(url, [])
         verb = "change_password" if known else "add_user"
-        return Login(url, [f"rabbitmqctl {verb} {name} {password}", *rights.commands(self._vhost, name)])
+        # On standard input: what stands on a command line is shown by `ps`.
+        first = f"echo {password} | rabbitmqctl {verb} {name}"
+        return Login(url, [first, *rights.commands(self._vhost, name)])
 
     def remove(self, name: str, tag: Tag, rights: Permissions) -> list[str]:
         """Remove a login and end its connections; nothing where there is none.

@@ -10,7 +10,6 @@ import contextlib
 import json
 import os
 import re
-import shlex
 import signal
 import sys
 import tempfile
@@ -121,9 +120,7 @@ class Processes:
         """Enroll an agent, give it its login at the broker, and return the token."""
         item = self.bootpoint("agent", "enroll", name, "--pool", POOL)["items"][0]
         for command in item["broker_commands"]:
-            program, *arguments = shlex.split(command)
-            assert program == "rabbitmqctl", command
-            self.vhost.broker.ctl(*arguments)
+            self.vhost.broker.paste(command)
         return str(item["token"])
 
     def configure_agent(self, name: str, files: Sequence[Path], *, snapshot: str = "none") -> None:

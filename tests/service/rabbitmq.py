@@ -239,6 +239,11 @@ class RabbitServer:
         """Run ``rabbitmqctl`` and return what it prints. Takes about a second: never poll with it."""
         return run([str(self._home / "sbin/rabbitmqctl"), "-q", *arguments], environment=self.environment)
 
+    def paste(self, line: str) -> str:
+        """Run a line of shell that uses ``rabbitmqctl``, and return what it prints."""
+        program = f'rabbitmqctl() {{ {self._home}/sbin/rabbitmqctl -q "$@"; }}'
+        return run(["sh", "-ec", f"{program}\n{line}"], environment=self.environment)
+
     @property
     def memory_bytes(self) -> int:
         """Resident memory of the node."""

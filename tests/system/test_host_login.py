@@ -213,7 +213,9 @@ class Site:
 
 def add_agent(fleet: Processes, disk: Path) -> None:
     """Start the agent, with the broker's administrator as its login: what it may do there is tested elsewhere."""
-    words = ("agent", "enroll", "src", "--pool", POOL, "--broker-url", fleet.vhost.url)
+    url = fleet.directory / "agent.url"
+    url.write_text(fleet.vhost.url)
+    words = ("agent", "enroll", "src", "--pool", POOL, "--broker-url-file", str(url))
     fleet.configure_agent("src", [disk])
     fleet.agent_command("src", "join", "-", text=fleet.bootpoint(*words)["items"][0]["token"])
     fleet.start_agent("src")

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 #: What a command says that needs a broker and finds none.
 _NO_BROKER = {
     "purpose": "agents on other machines need a broker",
-    "hint": "set it, or say --broker-url; this machine's own agent runs in `bootpoint up` without a token",
+    "hint": "set it, or say --broker-url-file; this machine's own agent runs in `bootpoint up` without a token",
 }
 
 
@@ -40,13 +40,16 @@ def agent() -> None:
 @click.option("--file", "file", type=click.File(), help="A file with a name on each line.")
 @click.option("--pool", default="kvm", show_default=True, help="Home pool: where its messages go.")
 @click.option(
-    "--broker-url",
-    help="AMQP URL with the agent's own login. [default: made of BOOTPOINT_BROKER_URL, with a new password]",
+    "--broker-url-file",
+    type=click.File(),
+    help="File with the AMQP URL with the agent's own login, - for standard input."
+    " [default: made of BOOTPOINT_BROKER_URL, with a new password]",
 )
 @output_option
-def enroll(name: str | None, file: IO[str] | None, pool: str, broker_url: str | None) -> None:
+def enroll(name: str | None, file: IO[str] | None, pool: str, broker_url_file: IO[str] | None) -> None:
     """Make agents, or give them new tokens; each token joins one machine, once, within 24 hours."""
     names = _names(name, file)
+    broker_url = None if broker_url_file is None else broker_url_file.read().strip()
     logins = None if broker_url is not None else Logins(session().env.config, **_NO_BROKER)
     if logins is not None:
         for each in names:
