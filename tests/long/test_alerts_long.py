@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 from collections.abc import Iterator
@@ -12,22 +11,18 @@ from random import Random
 import pytest
 
 from bootpoint_common.units import GRAIN
-from bootpoint_ops.monitoring.boards import BOARDS, board_text
 from bootpoint_ops.monitoring.rule import Alert, heading
 from bootpoint_ops.monitoring.rulebook import alerts, groups
 from bootpoint_producer.trackers.ebpf import program
 from tests.service.component import need
 from tests.service.process import wait_for
-from tests.service.prometheus import PACE
+from tests.service.prometheus import PACE, filled, panel_expressions
 from tests.service.rabbitmq import VirtualHost
 from tests.service.tracked import bpf_mount
 from tests.service.tracker_workload import loop_device
 from tests.service.watched import SIZE, WIDE, Watched, watched
 
 PAGE = (Path(__file__).parents[2] / "docs/alerts.md").read_text()
-
-#: What Grafana would put in place of its variables.
-VARIABLES = {"$__rate_interval": "30s", "$job": "erp", "$host": ".*", "$pool": ".*", "$agent": ".*"}
 
 #: Alerts of what is copied, which fire while the work goes on.
 OF_POINTS = (
@@ -102,14 +97,9 @@ def healthy(subject: Watched) -> None:
 
 def expressions() -> set[str]:
     """Return every expression of every panel and rule; of an alert what it measures."""
-    found = {rule.measured if isinstance(rule, Alert) else rule.expression for g in groups(PACE) for rule in g.rules}
-    for name in BOARDS:
-        for panel in json.loads(board_text(name))["panels"]:
-            found |= {target["expr"] for target in panel.get("targets", [])}
-    for variable, value in VARIABLES.items():
-        found = {text.replace(variable, value) for text in found}
-    assert not [text for text in found if "$" in text or "vector(" in text]
-    return found
+    rules = [rule for group in groups(PACE) for rule in group.rules]
+    found = {rule.measured if isinstance(rule, Alert) else rule.expression for rule in rules}
+    return {filled(text, "erp") for text in found} | panel_expressions("erp")
 
 
 def look_at(subject: Watched, name: str) -> None:

@@ -25,6 +25,7 @@ from tests.service.containers import engine
 from tests.service.host_server import HostServer
 from tests.service.libvirt import LibvirtHost
 from tests.service.process import run
+from tests.service.prometheus import panel_expressions
 
 #: Bytes of a source's disk, and what of it is written: several times the credit window, so that a run can be caught.
 SIZE, FULL = 320 * MiB, 256 * MiB
@@ -33,6 +34,9 @@ SIZE, FULL = 320 * MiB, 256 * MiB
 PATIENCE = 2400.0
 
 AGENT_SILENT = "BootpointAgentSilent"
+
+#: Words of expressions about what hasn't happened to these jobs, which have then nothing to show.
+NOT_YET = ("TO BE FOUND",)
 
 
 @contextmanager
@@ -142,7 +146,7 @@ def missing_secret(made: Composed) -> None:
 
 
 def watched(made: Composed) -> None:
-    """What boards show is there: the number that matters of both jobs, both agents, and the pool."""
+    """What boards show is there: the number that matters of both jobs, both agents, and the pool; then every panel."""
 
     def seen() -> bool:
         ages = {s["metric"]["job"] for s in made.samples("bootpoint_newest_point_age_seconds")}
@@ -151,6 +155,13 @@ def watched(made: Composed) -> None:
         return ages == agents == set(AGENTS) and bool(served) and bool(made.samples('up{job="rabbitmq"} == 1'))
 
     made.wait_for(seen, "the metrics of both jobs")
+    empty = panel_expressions("erp-db")
+
+    def shown() -> bool:
+        empty.difference_update([text for text in empty if made.samples(text)])
+        return not [text for text in empty if not any(word in text for word in NOT_YET)]
+
+    made.wait_for(shown, "every panel to have numbers")
 
 
 def silent_agent(made: Composed) -> None:

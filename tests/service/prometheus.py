@@ -16,6 +16,7 @@ from typing import Any
 
 import yaml
 
+from bootpoint_ops.monitoring.boards import BOARDS, board_text
 from bootpoint_ops.monitoring.rule import Pace
 from bootpoint_ops.monitoring.rulebook import rules_text
 from tests.service.component import need
@@ -32,6 +33,27 @@ INTERVAL = 1
 
 #: Age in seconds from which on a sample is too old to be shown, 5 minutes by default.
 LOOKBACK = 5
+
+#: What Grafana would put in place of its variables; a job's name is the test's.
+VARIABLES = {"$__rate_interval": "30s", "$host": ".*", "$pool": ".*", "$agent": ".*"}
+
+
+def panel_expressions(job: str) -> set[str]:
+    """Return every expression of every panel of all boards, as Grafana asks for it with that job chosen."""
+    found = set()
+    for name in BOARDS:
+        for panel in json.loads(board_text(name))["panels"]:
+            found |= {target["expr"] for target in panel.get("targets", [])}
+    return {filled(text, job) for text in found}
+
+
+def filled(expression: str, job: str) -> str:
+    """Return an expression with values in place of Grafana's variables."""
+    for variable, value in {**VARIABLES, "$job": job}.items():
+        expression = expression.replace(variable, value)
+    assert "$" not in expression
+    assert "vector(" not in expression
+    return expression
 
 
 @dataclass

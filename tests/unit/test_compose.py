@@ -17,6 +17,7 @@ import pytest
 import yaml
 
 from bootpoint_common.config import Config
+from bootpoint_common.store.role import Role
 from bootpoint_worker.targets import DRIVERS
 from tests.service.component import need
 
@@ -61,6 +62,12 @@ def secret_names(service: dict[str, Any]) -> set[str]:
     return {secret if isinstance(secret, str) else secret["source"] for secret in service.get("secrets", [])}
 
 
+def places(service: dict[str, Any]) -> set[str]:
+    """Where a service finds its secrets."""
+    targets = {each if isinstance(each, str) else each["target"] for each in service.get("secrets", [])}
+    return {str(Path("/run/secrets") / target) for target in targets}
+
+
 def test_every_secret_is_a_file_that_the_script_makes_and_that_somebody_mounts(
     file: dict[str, Any], clone: Path
 ) -> None:
@@ -92,27 +99,51 @@ def test_what_is_secret_stands_in_no_environment_and_no_setting(file: dict[str, 
     assert shown.returncode == 0, shown.stderr
     visible = shown.stdout + (clone / ".env").read_text() + (clone / "docker-compose.yml").read_text()
     secrets = re.findall(r"[0-9a-f]{48}", "".join(contents(clone).values()))
-    assert len(set(secrets)) == 4
+    assert len(set(secrets)) == 9
     assert not [secret for secret in secrets if secret in visible]
     for name, service in file["services"].items():
         for key, value in (service.get("environment") or {}).items():
             if re.search(r"PASS|SECRET|DATABASE_URL|BROKER_URL|KEY", key):
                 assert key.endswith("_FILE"), (name, key)
-                assert Path(value).parent == Path("/run/secrets"), (name, key)
-                assert Path(value).name in secret_names(service), f"{name} doesn't mount what {key} names"
+                assert value in places(service), f"{name} doesn't mount what {key} names"
 
 
 def test_our_processes_and_the_broker_understand_the_secrets(clone: Path) -> None:
     make_secrets(clone)
-    names = {f"BOOTPOINT_{each}_FILE": str(clone / "secrets" / each.lower()) for each in ("DATABASE_URL", "BROKER_URL")}
-    read = Config.from_environment(names)
+    files = {"DATABASE_URL": "database_owner", "BROKER_URL": "broker_url", "BROKER_ADMIN_URL": "broker_admin_url"}
+    read = Config.from_environment(
+        {f"BOOTPOINT_{key}_FILE": str(clone / "secrets" / name) for key, name in files.items()}
+    )
     database, broker = urlsplit(read.database_url or ""), urlsplit(read.broker_url or "")
+    api = urlsplit(read.broker_admin_url or "")
     assert (database.hostname, broker.hostname, broker.port) == ("postgres", NAME, 5672)
+    assert (api.hostname, api.port, api.username) == ("rabbitmq", 15672, "admin")
     assert database.password == (clone / "secrets/database_password").read_text()
     users = {user["name"]: user for user in json.loads((clone / "secrets/broker_definitions").read_text())["users"]}
     assert users["bootpoint"]["password"] == broker.password
+    assert users["admin"]["password"] == api.password
     assert users["bootpoint"]["tags"] == "", "a worker administers no broker"
     assert "guest" not in users
+
+
+def test_each_process_is_of_its_own_role_in_the_database_and_only_the_migration_owns_it(
+    file: dict[str, Any], clone: Path
+) -> None:
+    make_secrets(clone)
+    roles = {
+        "migrate": "owner", "scheduler": "scheduler", "exporter": "exporter", "cli": "console",
+        "worker-kvm": "worker", "worker-esxi": "worker", "worker-hyperv": "worker",
+    }  # fmt: skip
+    made = (clone / "secrets/database_roles").read_text()
+    for name, role in roles.items():
+        mounted = {each["source"] for each in file["services"][name]["secrets"] if not isinstance(each, str)}
+        assert mounted == {f"database_{role}"}, name
+        login = urlsplit((clone / f"secrets/database_{role}").read_text().strip())
+        if role != "owner":
+            assert f"LOGIN PASSWORD '{login.password}' IN ROLE {Role(f'bootpoint_{login.username}')};" in made
+    assert made.count("NOLOGIN") == len(Role)
+    administered = [name for name, each in file["services"].items() if "broker_admin_url" in secret_names(each)]
+    assert administered == ["cli"]
 
 
 def test_without_a_name_nothing_is_made_and_nothing_starts(clone: Path) -> None:

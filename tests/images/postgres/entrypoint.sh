@@ -23,6 +23,9 @@ if [ ! -s "$PGDATA/PG_VERSION" ]; then
   # As there, nobody else reaches the server while the database is made.
   pg_ctl --options='-c listen_addresses=' --wait start
   [ "${POSTGRES_DB:-$user}" = postgres ] || createdb --username="$user" "${POSTGRES_DB:-$user}"
+  for file in /docker-entrypoint-initdb.d/*.sql; do
+    [ ! -e "$file" ] || psql --set ON_ERROR_STOP=1 --username="$user" --dbname="${POSTGRES_DB:-$user}" --file="$file"
+  done
   pg_ctl --wait stop
 fi
 unset POSTGRES_PASSWORD
