@@ -372,7 +372,7 @@ class Way:
         """Open all bundles, each once, dropping what comes again and what lies beyond a gap."""
         end, consumer = time.monotonic() + timeout, None
         while self.opener.sequence < self._bundles:
-            assert time.monotonic() < end, f"{self.opener.sequence} of {self._bundles} arrived"
+            assert time.monotonic() < end, self._stand()
             try:
                 consumer = consumer or self._connect()
                 self._take(consumer)
@@ -386,6 +386,14 @@ class Way:
         assert self.opener.chain == self.sealer.chain
         if consumer is not None:
             consumer.close()
+
+    def _stand(self) -> str:
+        outlet = self.outlet
+        return (
+            f"{self.opener.sequence} of {self._bundles} arrived; of {self.sealer.offset} bytes"
+            f" {outlet.confirmed_offset} are confirmed, {outlet.republished_bytes} were published again;"
+            f" the broker has {'no queue' if outlet.returned else 'a queue'} for them"
+        )
 
     def _take(self, consumer: Consumer) -> None:
         delivery = consumer.get(0.5)
