@@ -43,6 +43,9 @@ __all__ = [
 #: The seed of everything random in the tests; 0 when none is given, and then every run is the same.
 SEED = int(os.environ.get("BOOTPOINT_SEED") or 0)
 
+# What a promise compares is shown when it isn't kept.
+pytest.register_assert_rewrite("tests.contract.snapshots")
+
 # A loaded machine is slow; how long an example takes says nothing about it being right.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)
 hypothesis.settings.register_profile("seeded", deadline=None, print_blob=True)

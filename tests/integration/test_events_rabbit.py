@@ -48,7 +48,7 @@ def test_a_message_begins_a_run_whichever_scheduler_takes_it(
         installation.add_worker(name, kind="up")
     url = broker.login("ups", event_permissions(["erp-db"]))
     # The queue is there with the first scheduler; until then the broker tells the sender that nobody hears him.
-    wait_for(lambda: "events.in" in broker.vhost.queues(), "a scheduler")
+    wait_for(lambda: broker.vhost.is_bound("events.in", "bp.events"), "a scheduler")
     publish(url, "source.erp-db.shutdown")
     run = installation.wait_until(lambda: installation.row("SELECT * FROM run WHERE state = 'succeeded'"))
     assert (run["trigger"], run["requested_by"], run["last_breath"]) == ("event", "bp.events", True)

@@ -138,7 +138,7 @@ class Composed:
     def close(self) -> None:
         """End every container, and remove volumes and networks."""
         for name in self.containers():
-            self.engine.podman("rm", "--force", "--volumes", "--time", "2", name)
+            self.engine.remove(name)
         project = self.environment["COMPOSE_PROJECT_NAME"]
         for kind in ("volume", "network"):
             names = self.engine.podman(kind, "ls", "--format", "{{.Name}}").split()

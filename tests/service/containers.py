@@ -96,6 +96,14 @@ class Engine:
         """
         return run(["podman", *words], environment=self.environment, timeout=timeout)
 
+    def remove(self, container: str) -> None:
+        """End a container and remove it with its volumes; one that ends by itself meanwhile is no hindrance."""
+        words = ("rm", "--force", "--volumes", "--time", "2", container)
+        try:
+            self.podman(*words)
+        except RuntimeError:
+            self.podman(*words)
+
     def has(self, image: str) -> bool:
         """Tell whether there is an image of this name."""
         found = subprocess.run(["podman", "image", "exists", image], env=self.environment, check=False)
@@ -130,8 +138,9 @@ class Engine:
         (self.directory / "pip.conf").write_text("[global]\n" + "".join(lines))
 
     def _build_words(self) -> str:
-        mounts = {"/etc/ssl/certs": "/etc/ssl/certs", self.directory / "pip.conf": "/etc/pip.conf"}
-        volumes = " ".join(f"--volume {outside}:{inside}:ro" for outside, inside in mounts.items())
+        # What a package writes among the certificates (ssl-cert) stays in the build.
+        mounts = ["/etc/ssl/certs:/etc/ssl/certs:O", f"{self.directory / 'pip.conf'}:/etc/pip.conf:ro"]
+        volumes = " ".join(f"--volume {mount}" for mount in mounts)
         return f"--layers --network host --isolation chroot {volumes}"
 
     def close(self) -> None:

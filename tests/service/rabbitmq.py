@@ -123,6 +123,11 @@ class VirtualHost:
         listed = self.broker.api("GET", f"queues/{quote(self.name, safe='')}?{totals}")
         return sorted(queue["name"] for queue in listed)
 
+    def is_bound(self, queue: str, exchange: str) -> bool:
+        """Tell whether there is a queue that an exchange gives messages to."""
+        found = self.broker.api("GET", f"bindings/{quote(self.name, safe='')}")
+        return any((each["source"], each["destination"]) == (exchange, queue) for each in found)
+
 
 class RabbitServer:
     """A private RabbitMQ node: own directories, own ports, own epmd, own cookie.

@@ -93,7 +93,7 @@ def test_a_ups_and_a_hypervisor_say_events_by_what_the_page_has(
     installation.add_agent("web1", [disk])
     installation.add_job("web", "web1", {"system": disk}, scene.host_id, rules=SHUTDOWN)
     installation.add_worker("s1", kind="up")
-    wait_for(lambda: "events.in" in vhost.queues(), "a scheduler")
+    wait_for(lambda: vhost.is_bound("events.in", "bp.events"), "a scheduler")
     reader = Reader(tmp_path / "machine", environment(database, vhost, tmp_path))
     reader.paste("bootpoint db migrate")  # makes the installation's key
     reader.paste("\n".join(blocks(systemd=False)))

@@ -269,7 +269,7 @@ def test_a_mounted_file_on_reflink_storage_reaches_fs(mounted: Mount, tmp_path: 
     disks = {"system": store / "disk.img"}
     taken = choose(disks).snapshot.take(disks)
     (point / "after").write_bytes(b"too late")
-    assert (taken.kind, taken.consistency) == ("fsfreeze", Consistency.FS)
+    assert (taken.kind, taken.consistency, taken.reason) == ("fsfreeze", Consistency.FS, "")
     copy = tmp_path / "copy.img"
     copy.write_bytes(content(taken.source("system")))
     taken.release()
