@@ -123,7 +123,7 @@ def check(
         disks = selected(spec, known.inventory, fresh=fresh)
         _require_all(spec, known, disks)
         with context.sessions.use(known.host) as driver:
-            info = _inspect(context, known.host, driver)
+            info = _inspect(context, known.host, driver, wanted.storage.name)
             previous = None if row.definition is None else from_json(row.definition)
             machine = (known.inventory or {}).get("machine")
             made = build(row.id, spec, wanted, disks=disks, machine=machine, info=info, previous=previous)
@@ -180,10 +180,12 @@ def require_login(host: Host) -> None:
         raise error(Code.CREDENTIALS_NOT_SAVED, f"the credentials of host {host.name} are not saved", host=host.name)
 
 
-def _inspect(context: Context, host: Host, driver: Driver) -> HostInfo:
-    """Ask the host, and keep what it says or why it doesn't."""
+def _inspect(context: Context, host: Host, driver: Driver, storage: str) -> HostInfo:
+    """Ask the host, and keep what it says, or why it doesn't; of a storage, too, that no job uses yet."""
+    with context.database.transaction() as connection:
+        used = hosts.storages(connection, host.id)
     try:
-        info = driver.inspect_host()
+        info = driver.inspect_host(sorted({*used, storage}))
     except BootpointError as problem:
         with context.database.transaction() as connection:
             hosts.checked(connection, host.id, None, problem)

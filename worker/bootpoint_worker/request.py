@@ -62,9 +62,11 @@ def _host_check(context: Context, request: Request) -> dict[str, Any]:
     """Ask the host how it is, and keep the answer; a host that doesn't answer is an answer too."""
     host = host_of(context, request)
     info, problem = None, None
+    with context.database.transaction() as connection:
+        used = hosts.storages(connection, host.id)
     try:
         with session(context, request, host) as target:
-            found = target.inspect_host()
+            found = target.inspect_host(used)
             info, problem = info_as_json(found, target), unsupported(host.name, found)
     except BootpointError as exc:
         problem = exc

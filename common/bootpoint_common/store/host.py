@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.vault import Vault
 
-from .database import Connection, Row, one, run
+from .database import Connection, Row, one, rows, run
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,12 @@ def by_name(connection: Connection, name: str) -> Host:
     if row is None:
         raise error(Code.NO_SUCH_HOST, f"there is no host {name}", key="host", value=name)
     return _host(row)
+
+
+def storages(connection: Connection, host_id: UUID) -> list[str]:
+    """Return the names of a host's storages that replicas lie on."""
+    query = "SELECT DISTINCT definition->>'storage' AS name FROM replica WHERE host_id = %s AND definition IS NOT NULL"
+    return sorted(row["name"] for row in rows(connection, query, host_id))
 
 
 def checked(connection: Connection, host_id: UUID, info: dict[str, Any] | None, problem: BootpointError | None) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from bootpoint_common.units import GRAIN
@@ -88,3 +90,13 @@ def test_a_test_s_serial_port_can_be_used_while_it_is_written_down(bench: Bench)
     assert (bench.directory / "test-t1.serial.log").exists()
     target.remove(bench.replica)
     assert not bench.directory.exists()
+
+
+def test_plain_directories_in_use_are_storages_of_the_host(bench: Bench) -> None:
+    there, gone = bench.replica.storage, f"{bench.replica.storage}/nowhere"
+    found = {storage.name: storage for storage in bench.connect().inspect_host([there, gone, "default"]).storages}
+    assert gone not in found, "of what isn't there nobody knows that it is full"
+    seen = os.statvfs(there)
+    assert (found[there].path, found[there].size_bytes) == (there, seen.f_blocks * seen.f_frsize)
+    assert 0 < found[there].free_bytes <= found[there].size_bytes
+    assert there not in {storage.name for storage in bench.connect().inspect_host().storages}

@@ -121,8 +121,11 @@ class Target(Protocol):
     over_network: bool
     slice_seconds: float
 
-    def inspect_host(self) -> HostInfo:
+    def inspect_host(self, storages: Sequence[str] = ()) -> HostInfo:
         """Ask the host what it is and has.
+
+        Args:
+            storages: Storages in use that the host doesn't list by itself, such as plain directories.
 
         Raises:
             RetryableError: ``host_unreachable``.

@@ -70,7 +70,7 @@ class FakeTarget:
         self._host = host
         self._session = Session(access, host)
 
-    def inspect_host(self) -> HostInfo:
+    def inspect_host(self, storages: Sequence[str] = ()) -> HostInfo:  # noqa: ARG002 - it lists all that it has
         """Ask the host what it is and has."""
         host = self._host
         host.fire("inspect_host", "called", self._session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from xml.etree import ElementTree as ET
 
 from bootpoint_common.units import MiB
@@ -28,10 +29,12 @@ REMEDIES = {
 }
 
 
-def inspect_host(host: Host) -> HostInfo:
+def inspect_host(host: Host, storages: Sequence[str] = ()) -> HostInfo:
     """Ask the host; see `Target.inspect_host`."""
     pools = host.hypervisor.pools()
-    probe = _probe(host, *pools.values())
+    plain = [path for path in storages if path.startswith("/")]
+    probe = _probe(host, *pools.values(), *plain)
+    pools |= {path: path for path in plain if path in probe.rooms}
     with host.hypervisor.connection() as connection:
         libvirt, qemu = connection.getLibVersion(), connection.getVersion()
         facts = connection.getInfo()

@@ -77,9 +77,9 @@ class KvmTarget:
             step=step,
         )
 
-    def inspect_host(self) -> HostInfo:
+    def inspect_host(self, storages: Sequence[str] = ()) -> HostInfo:
         """See `Target.inspect_host`."""
-        return inspect.inspect_host(self.host)
+        return inspect.inspect_host(self.host, storages)
 
     def inspect(self, replica: Replica) -> Journal | None:
         """See `Target.inspect`."""
