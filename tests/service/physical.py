@@ -153,15 +153,8 @@ def stuck() -> list[str]:
     """Return exports of disks that don't end, because the kernel waits for what they would have to write themselves."""
 
     def found() -> list[str]:
-        names = []
-        for entry in Path("/proc").glob("[0-9]*/task/[0-9]*/stat"):
-            try:
-                text = entry.read_text()
-            except (FileNotFoundError, ProcessLookupError):
-                continue
-            if "(qemu-storage-da" in text and text.rpartition(")")[2].split()[0] == "D":
-                names.append(text.split()[0])
-        return names
+        exports = [text for text in thread_states() if "(qemu-storage-da" in text]
+        return [text.split()[0] for text in exports if text.rpartition(")")[2].split()[0] == "D"]
 
     # A thread that waits for a disk is in this state too, for a moment.
     once = found()
@@ -169,6 +162,17 @@ def stuck() -> list[str]:
         with suppress(TimeoutError):
             wait_for(lambda: not set(once) & set(found()), "exports to end", 10.0)
     return sorted(set(once) & set(found()))
+
+
+def thread_states() -> list[str]:
+    """Return the line of proc(5)'s ``stat`` for each thread of each process."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # the process has ended
+            for thread in (process / "task").iterdir():
+                with suppress(FileNotFoundError, ProcessLookupError):
+                    found.append((thread / "stat").read_text())
+    return found
 
 
 def commands() -> list[str]:
