@@ -31,7 +31,7 @@ def test_a_broker_is_set_up_and_an_agent_that_sends_without_end_is_ended_by_what
     *setup, ending = blocks
     reader = Reader(tmp_path / "machine", environment(database, vhost, tmp_path))
     shutil.copytree(INSTALLED, tmp_path / "machine/ops/rabbitmq")
-    (tmp_path / "machine/etc/bootpoint").mkdir()
+    (tmp_path / "machine/etc/bootpoint").mkdir(exist_ok=True)
     (tmp_path / "machine/etc/bootpoint/broker-password").write_text("s3cret")
     try:
         reader.paste("\n".join(setup))

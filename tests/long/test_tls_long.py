@@ -45,8 +45,9 @@ def fleet(
     name = encrypted_postgres.create_database()
     with processes(encrypted_postgres.url(name), vhost, libvirt_host, storage_directory) as made:
         folder = str(certificate(vhost.broker.certificates, Purpose.CLIENT, "worker"))
+        made.login = encrypted_postgres.url(name).replace("postgres@", "worker@", 1)
         made.environment |= {
-            "BOOTPOINT_DATABASE_URL": encrypted_postgres.url(name).replace("postgres@", "worker@", 1),
+            "BOOTPOINT_DATABASE_URL": made.login,
             "BOOTPOINT_DATABASE_TLS": folder,
             "BOOTPOINT_BROKER_URL": vhost.tls_url,
             "BOOTPOINT_BROKER_TLS": folder,

@@ -57,6 +57,7 @@ class Processes:
         directory: State, configurations and logs.
         running: Every process that was started, by name.
         clocks: Seconds that the clock of a process is ahead of ours, by its name.
+        login: The login of the database that all processes share; None lets each log in under its role.
     """
 
     database: Database
@@ -66,6 +67,7 @@ class Processes:
     directory: Path
     running: dict[str, Server] = field(default_factory=dict)
     clocks: dict[str, int] = field(default_factory=dict)
+    login: str | None = None
     _again: dict[str, Callable[[], Server]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -93,7 +95,7 @@ class Processes:
 
     def under(self, role: Role) -> dict[str, str]:
         """Return the environment of a process that logs in to the database under a role."""
-        return self.environment | {"BOOTPOINT_DATABASE_URL": url_as(self.database.url, role)}
+        return self.environment | {"BOOTPOINT_DATABASE_URL": self.login or url_as(self.database.url, role)}
 
     def add_worker(self, name: str, *, slices: int = 4) -> Server:
         """Start a worker process."""
