@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from random import Random
 
+import pytest
+
 from bootpoint_common.store import verification
 from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
@@ -33,6 +35,8 @@ def _left(made: Fleet, protected: Protected, count: int) -> list[Point]:
     return made.points(protected.job)
 
 
+@pytest.mark.long
+@pytest.mark.timeout(600)
 def test_what_is_left_equals_its_source_and_verifies(
     database: str, tmp_path: Path, libvirt_host: LibvirtHost, storage_directory: Path, rng: Random
 ) -> None:
