@@ -88,6 +88,10 @@ COMPONENTS: dict[str, Component] = {
     "podman": Component(
         lambda: on_path("podman", "buildah", "runc")() and present("usr/lib/podman/netavark")(),
     ),
+    "vcsim": Component(
+        lambda: on_path("go")() and present("usr/share/gocode/src/github.com/vmware/govmomi/simulator")(),
+    ),
+    "pyvmomi": Component(importable("pyVmomi")),
     "podman-compose": Component(importable("podman_compose", "yaml")),
 }
 

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from bootpoint_common.errors import BootpointError, Code, error
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -104,3 +106,8 @@ class HostAccess:
     password: str | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     nbd_tls: Path | None = None
+
+
+def unreachable(host: str, why: object) -> BootpointError:
+    """Return the error of a host that doesn't answer."""
+    return error(Code.HOST_UNREACHABLE, f"host {host} does not answer: {why}", host=host)

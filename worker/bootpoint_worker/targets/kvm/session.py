@@ -18,6 +18,7 @@ from typing import Protocol
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.units import MiB
+from bootpoint_worker.targets.host import unreachable as unreachable  # noqa: PLC0414 - the driver's modules take it from here
 
 #: Seconds that a short host command may take. A loaded host with a slow disk needs some to sync a file.
 COMMAND_TIMEOUT = 120.0
@@ -117,11 +118,6 @@ def check(session: Session, result: Result, what: str) -> Result:
     said = result.stderr.strip() or result.text.strip() or f"exit code {result.exit_code}"
     code = next((code for symptom, code in _SYMPTOMS if symptom in said), Code.TARGET_WRITE_ERROR)
     raise error(code, f"host {session.host} could not {what}: {said[-1000:]}", host=session.host)
-
-
-def unreachable(host: str, why: object) -> Exception:
-    """Return the error of a host that doesn't answer."""
-    return error(Code.HOST_UNREACHABLE, f"host {host} does not answer: {why}", host=host)
 
 
 class LocalSession:
