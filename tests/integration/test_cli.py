@@ -19,6 +19,9 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from bootpoint_common.crypto import Vault, load_or_create_installation_key
+from bootpoint_common.store import host as hosts
+from bootpoint_common.store.database import Database
 from bootpoint_ops.cli import main
 from tests.service.commandline import JOB, Call, answer_of, error_of, job_file
 
@@ -127,6 +130,25 @@ def test_credentials_are_saved_encrypted_and_never_shown(call: Call, database: s
         dump = "".join(str(connection.execute(f"SELECT * FROM {table}").fetchall()) for table in tables)
     assert "hunter2" not in dump
     assert "hunter2" not in added.output
+
+
+def test_a_password_is_read_from_standard_input(call: Call, env: dict[str, str], tmp_path: Path) -> None:
+    words = ("--kind", "fake", "--address", "h1", "--password-file", "-", "--timeout", "0")
+    assert call("host", "add", "h1", *words, stdin="hunter2-very-secret\n").exit_code == 0
+    pool = Database(env["BOOTPOINT_DATABASE_URL"], size=1)
+    with pool.transaction() as connection:
+        found = hosts.by_name(connection, "h1")
+    pool.close()
+    vault = Vault(load_or_create_installation_key(tmp_path / "key"))
+    assert found.secrets(vault) == {"password": "hunter2-very-secret"}
+
+
+def test_what_only_one_kind_of_host_knows_is_refused_for_others(site: Call) -> None:
+    for option in (("--virt-type", "qemu"), ("--legacy-tls",), ("--vddk-libdir", "/opt/vddk")):
+        result = site("host", "set", "h1", *option)
+        assert result.exit_code == 2
+        assert f"{option[0]} is for hosts of kind" in result.stderr
+        assert "this one is of kind fake" in result.stderr
 
 
 def test_a_host_is_changed_and_removed(site: Call) -> None:

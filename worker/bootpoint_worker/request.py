@@ -22,6 +22,7 @@ from bootpoint_worker.context import Context
 from bootpoint_worker.hostinfo import info_as_json, unsupported
 from bootpoint_worker.preflight import check
 from bootpoint_worker.replica import from_json
+from bootpoint_worker.targets import fetch_fingerprint
 
 
 def answer(context: Context, request: Request) -> dict[str, Any]:
@@ -77,12 +78,9 @@ def _host_check(context: Context, request: Request) -> dict[str, Any]:
 
 def _host_fingerprint(_context: Context, request: Request) -> dict[str, Any]:
     """Ask an address for the key that it shows, before anything is trusted or sent."""
-    kind, address = request.arguments["kind"], request.arguments["address"]
-    if kind != "kvm" or address == "local":
-        return {"fingerprint": None}
-    from bootpoint_worker.targets.kvm.fingerprint import fetch_fingerprint
-
-    return {"fingerprint": fetch_fingerprint(address, request.arguments["port"])}
+    arguments = request.arguments
+    where = arguments["kind"], arguments["address"], arguments["port"]
+    return {"fingerprint": fetch_fingerprint(*where, arguments.get("settings") or {})}
 
 
 def _preflight(context: Context, request: Request) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bootpoint_common.units import format_size
-from bootpoint_ops.cli.host import secrets_of
+from bootpoint_ops.cli.access import secrets_of
 from bootpoint_ops.cli.output import emit, output_option, session
 from bootpoint_ops.cli.point import point
 from bootpoint_ops.cli.reach import direct_of, job_of, reach, words_of

@@ -16,14 +16,21 @@ from bootpoint_common.store.verification import BUDGET_SETTING
 from bootpoint_common.units import format_size, parse_size
 from bootpoint_ops import host as hosts
 from bootpoint_ops import read
+from bootpoint_ops.cli.access import (
+    KEYS,
+    KINDS,
+    confirm_fingerprint,
+    reach_options,
+    secrets_of,
+    settings_of,
+    stated_fingerprint,
+)
 from bootpoint_ops.cli.output import Session, emit, fields, output_option, say, session, table, waiting
 from bootpoint_ops.question import TIMEOUT, ask_worker
 from bootpoint_worker.context import PORTS
 from bootpoint_worker.targets import DRIVERS
 
 F = TypeVar("F", bound=Callable[..., Any])
-
-_Options = list[Callable[[F], F]]
 
 
 def _size(_context: click.Context, parameter: click.Parameter, value: str | None) -> int | None:
@@ -44,63 +51,10 @@ def timeout_option(command: F) -> F:
     return click.option("--timeout", default=TIMEOUT, show_default=True, help="Seconds to wait for an answer.")(command)
 
 
-def _reach_options(*, new: bool) -> Callable[[F], F]:
-    options = [
-        click.option(
-            "--address", required=new, help="DNS name or address; 'local' is the machine that the workers run on."
-        ),
-        click.option(
-            "--port", type=click.IntRange(1, 65535), help="TCP port of its control service. [default: the kind's own]"
-        ),
-        click.option("--user", default="root" if new else None, help="Account on the host."),
-        click.option(
-            "--ssh-key", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="File with the private key."
-        ),
-        click.option(
-            "--password-file",
-            type=click.Path(exists=True, dir_okay=False, path_type=Path),
-            help="File with the password.",
-        ),
-        click.option("--ask-password", is_flag=True, help="Ask for the password on the terminal."),
-        click.option("--fingerprint", help="Fingerprint (SHA256:…) of the key that the host shows."),
-        click.option(
-            "--virt-type",
-            type=click.Choice(hosts.VIRT_TYPES),
-            help="kvm: with hardware help; qemu: slow, on any machine.",
-        ),
-        click.option(
-            "--virtio-win", metavar="PATH", help="ISO on the host with drivers for Windows, for conversions."
-        ),
-        click.option(
-            "--nbd", type=click.Choice(["ssh", "tls"]), help="How data goes there: by SSH or by TLS. [default: ssh]"
-        ),
-        click.option("--pool", help="Workers that serve it. [default: the kind's pool]"),
-    ]
-
-    def add(command: F) -> F:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-def secrets_of(ssh_key: Path | None, password_file: Path | None, *, ask: bool = False) -> dict[str, str]:
-    """Read credentials from files or from the terminal; they are never arguments, which every user can see."""
-    found = {}
-    if ssh_key is not None:
-        found["ssh_key"] = ssh_key.read_text()
-    if password_file is not None:
-        found["password"] = password_file.read_text().rstrip("\n")
-    if ask:
-        found["password"] = click.prompt("Password", hide_input=True, err=True)
-    return found
-
-
 @host.command()
 @click.argument("name")
 @click.option("--kind", required=True, type=click.Choice(sorted(DRIVERS)), help="Its hypervisor.")
-@_reach_options(new=True)
+@reach_options(new=True)
 @click.option("--yes", is_flag=True, help="Accept the fingerprint that it shows without being asked.")
 @timeout_option
 @output_option
@@ -115,15 +69,15 @@ def add(
     password_file: Path | None,
     ask_password: bool,
     fingerprint: str | None,
-    virt_type: str | None,
-    virtio_win: str | None,
-    nbd: str | None,
     pool: str | None,
     yes: bool,
     timeout: float,
+    **given: Any,
 ) -> None:
     """Add a host; its key is shown and confirmed now, and compared ever after."""
     here = session()
+    settings = settings_of(kind, given)
+    stated = stated_fingerprint(kind, fingerprint)
     secrets = secrets_of(ssh_key, password_file, ask=ask_password)
     # Before the question: a name that is taken is said at once.
     with here.env.database.transaction() as connection:
@@ -137,12 +91,12 @@ def add(
             hint="change it with `bootpoint host set`",
         )
     at = PORTS.get(kind, 0) if port is None else port
-    shown = fingerprint or _shown_fingerprint(here, pool or kind, kind=kind, address=address, port=at, timeout=timeout)
-    if shown is not None and fingerprint is None:
-        _confirm_fingerprint(name, address, shown, yes=yes)
+    shown = stated or _shown(here, pool or kind, settings, kind=kind, address=address, port=at, timeout=timeout)
+    if shown is not None and stated is None:
+        confirm_fingerprint(kind, name, address, shown, yes=yes)
     new = hosts.NewHost(
         name=name, kind=kind, address=address, port=at, user=user, pool=pool, fingerprint=shown, secrets=secrets,
-        settings=_settings(virt_type or "kvm", virtio_win, nbd) if kind == "kvm" else {},
+        settings={"virt_type": "kvm", **settings} if kind == "kvm" else settings,
     )  # fmt: skip
     with here.env.database.transaction() as connection:
         made = hosts.add(connection, here.env.vault, new, actor=here.env.actor)
@@ -154,39 +108,21 @@ def add(
     _show_host(here, name)
 
 
-def _settings(virt_type: str | None, virtio_win: str | None, nbd: str | None) -> dict[str, Any]:
-    given = {"virt_type": virt_type, "virtio_win": virtio_win, "nbd": nbd}
-    return {name: value for name, value in given.items() if value is not None}
-
-
-def _shown_fingerprint(here: Session, pool: str, *, kind: str, address: str, port: int, timeout: float) -> str | None:
-    if kind != "kvm" or address == "local":
+def _shown(
+    here: Session, pool: str, settings: dict[str, Any], *, kind: str, address: str, port: int, timeout: float
+) -> str | None:
+    """Ask a worker for the key that an address shows; None where none is shown."""
+    if kind not in KEYS or address == "local":
         return None
-    arguments = {"kind": kind, "address": address, "port": port}
+    arguments = {"kind": kind, "address": address, "port": port, "settings": settings}
     with waiting(f"asking {address} for its key"):
         found = ask_worker(here.env, pool, "host_fingerprint", arguments, timeout=timeout)["fingerprint"]
     return None if found is None else str(found)
 
 
-def _confirm_fingerprint(name: str, address: str, fingerprint: str, *, yes: bool) -> None:
-    click.echo(f"host {name} at {address} shows the key {fingerprint}", err=True)
-    if yes:
-        return
-    if sys.stdin.isatty() and click.confirm("Is that its key?", err=True):
-        return
-    raise error(
-        Code.HOST_KEY_CHANGED,
-        f"the key of host {name} was not confirmed",
-        key="--fingerprint",
-        value=fingerprint,
-        host=name,
-        hint="compare: `ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host; then say --fingerprint or --yes",
-    )
-
-
 @host.command("set")
 @click.argument("name")
-@_reach_options(new=False)
+@reach_options(new=False)
 @click.option("--forget-credentials", is_flag=True, help="Delete the saved credentials.")
 @click.option("--max-open-points", type=click.IntRange(1, 64), help="Most boot points that are written at a time.")
 @click.option(
@@ -199,18 +135,20 @@ def set_(
     ssh_key: Path | None,
     password_file: Path | None,
     ask_password: bool,
-    virt_type: str | None,
-    virtio_win: str | None,
-    nbd: str | None,
     verify_budget: int | None,
     forget_credentials: bool,
     user: str | None,
-    **columns: Any,
+    fingerprint: str | None,
+    **given: Any,
 ) -> None:
     """Change how a host is reached."""
     here = session()
-    given = {column: value for column, value in {**columns, "username": user}.items() if value is not None}
-    settings = {**_settings(virt_type, virtio_win, nbd), BUDGET_SETTING: verify_budget}
+    with here.env.database.transaction() as connection:
+        kind = rows.by_name(connection, name).kind
+    settings = settings_of(kind, {option: given.pop(option) for option in KINDS})
+    if verify_budget is not None:
+        settings[BUDGET_SETTING] = verify_budget
+    columns = {**given, "username": user, "fingerprint": stated_fingerprint(kind, fingerprint)}
     secrets = secrets_of(ssh_key, password_file, ask=ask_password) or None
     with here.env.database.transaction() as connection:
         hosts.change(
@@ -218,8 +156,8 @@ def set_(
             here.env.vault,
             name,
             actor=here.env.actor,
-            columns=given,
-            settings={key: value for key, value in settings.items() if value is not None},
+            columns={column: value for column, value in columns.items() if value is not None},
+            settings=settings,
             secrets={} if forget_credentials else secrets,
         )
     _show_host(here, name)
@@ -260,7 +198,7 @@ def show(name: str, timeout: float) -> None:
 
 def _unsaved(found: rows.Host) -> dict[str, str] | None:
     """Ask on the terminal for a password that isn't saved; it serves one question."""
-    if found.credentials is not None or found.kind != "kvm" or found.address == "local" or not sys.stdin.isatty():
+    if found.credentials is not None or found.kind not in KEYS or found.address == "local" or not sys.stdin.isatty():
         return None
     text = f"Password of {found.username}@{found.address} (not saved; without it, what is remembered is shown)"
     password = click.prompt(text, default="", show_default=False, hide_input=True, err=True)
@@ -289,12 +227,14 @@ def _show_host(here: Session, name: str) -> None:
             ("kind", item["kind"]),
             ("address", f"{item['user']}@{item['address']}:{item['port']}"),
         ),
-        *(("virt type", item["virt_type"]), ("pool", item["pool"]), ("credentials", item["credentials"])),
+        *([("virt type", item["virt_type"])] if item["kind"] == "kvm" else []),
+        *(("pool", item["pool"]), ("credentials", item["credentials"])),
         *(("fingerprint", item["fingerprint"]), ("state", item["state"]), ("reason", item["reason"])),
         *(("checked", item["checked_at"]), ("version", item["version"]), ("cpus", item["cpus"])),
         ("memory", format_size(item["memory_bytes"])),
         ("storages", "\n".join(storages)),
         ("networks", ", ".join(f"{network['name']} ({network['kind']})" for network in item["networks"])),
+        *(_esxi_pairs(item) if item["kind"] == "esxi" else []),
         ("problems", "\n".join(item["problems"])),
         ("hints", "\n".join(item["hints"])),
         (
@@ -306,6 +246,15 @@ def _show_host(here: Session, name: str) -> None:
         ),
     ]
     emit(item, fields(pairs))
+
+
+def _esxi_pairs(item: dict[str, Any]) -> list[tuple[str, object]]:
+    return [
+        ("licence", item["licence"]),
+        ("resource pools", ", ".join(item["resource_pools"])),
+        ("hardware versions", ", ".join(item["hardware_versions"])),
+        ("disk library", item["disk_library"]),
+    ]
 
 
 @host.command()

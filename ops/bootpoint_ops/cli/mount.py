@@ -10,8 +10,8 @@ from rich.console import Console
 
 from bootpoint_common.config import Config
 from bootpoint_ops import mount as mounts
+from bootpoint_ops.cli.access import secrets_of
 from bootpoint_ops.cli.export import credential_options
-from bootpoint_ops.cli.host import secrets_of
 from bootpoint_ops.cli.output import emit, output_option, say, waiting
 from bootpoint_ops.cli.point import point
 

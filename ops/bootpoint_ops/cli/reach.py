@@ -12,7 +12,8 @@ import click
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import host as rows
 from bootpoint_common.store.database import one
-from bootpoint_ops.cli.host import secrets_of, timeout_option
+from bootpoint_ops.cli.access import secrets_of
+from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import output_option, session, waiting
 from bootpoint_ops.host import VIRT_TYPES
 from bootpoint_ops.question import ask_worker

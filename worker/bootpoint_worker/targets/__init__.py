@@ -8,6 +8,9 @@ from typing import TYPE_CHECKING, cast
 from bootpoint_common.errors import Code, error
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
     from bootpoint_worker.targets.base import Target
     from bootpoint_worker.targets.host import HostAccess
 
@@ -34,3 +37,31 @@ def connect(access: HostAccess) -> Target:
             host=access.name,
         )
     return cast("Target", import_module(module).connect(access))
+
+
+def fetch_fingerprint(kind: str, address: str, port: int, settings: Mapping[str, Any]) -> str | None:
+    """Ask an address for the key or the certificate that it shows, before anything is trusted or sent.
+
+    Args:
+        kind: Kind of host.
+        address: DNS name or address; ``local`` for the machine that the worker runs on.
+        port: TCP port of its control service.
+        settings: What only its kind knows.
+
+    Returns:
+        The fingerprint, to be confirmed by a person; None where nothing is shown.
+
+    Raises:
+        RetryableError: ``host_unreachable``.
+    """
+    if address == "local":
+        return None
+    if kind == "kvm":
+        from bootpoint_worker.targets.kvm import fingerprint
+
+        return fingerprint.fetch_fingerprint(address, port)
+    if kind == "esxi":
+        from bootpoint_worker.targets.esxi import certificate
+
+        return certificate.fetch_fingerprint(address, port, legacy=bool(settings.get(certificate.LEGACY_SETTING)))
+    return None

@@ -63,6 +63,11 @@ class HostInfo:
         hints: What it could have besides, each a sentence; without it some machines don't boot there.
         running_memory_bytes: Memory that its running VMs have been given.
         large_sector_buses: Those disk buses whose disks can have sectors of 4,096 bytes.
+        licence: Its licence, for people; None where it has none, or the account may not see it.
+        resource_pools: Paths of the pools that a standby can run in.
+        hardware_versions: Versions of virtual hardware that it offers, the oldest first.
+        disk_library: What reaches its disks on the worker's machine, with versions; None where none is needed, or it
+            can't be used.
     """
 
     version: str
@@ -77,6 +82,10 @@ class HostInfo:
     hints: tuple[str, ...] = ()
     running_memory_bytes: int = 0
     large_sector_buses: tuple[str, ...] = ()
+    licence: str | None = None
+    resource_pools: tuple[str, ...] = ()
+    hardware_versions: tuple[str, ...] = ()
+    disk_library: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
