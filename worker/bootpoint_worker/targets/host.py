@@ -64,7 +64,7 @@ class HostInfo:
         running_memory_bytes: Memory that its running VMs have been given.
         large_sector_buses: Those disk buses whose disks can have sectors of 4,096 bytes.
         licence: Its licence, for people; None where it has none, or the account may not see it.
-        resource_pools: Paths of the pools that a standby can run in.
+        resource_pools: Names of the pools that a standby can run in.
         hardware_versions: Versions of virtual hardware that it offers, the oldest first.
         disk_library: What reaches its disks on the worker's machine, with versions; None where none is needed, or it
             can't be used.
