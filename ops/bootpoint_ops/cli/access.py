@@ -11,7 +11,6 @@ import click
 
 from bootpoint_common.errors import Code, error
 from bootpoint_ops import host as hosts
-from bootpoint_worker.targets.esxi.certificate import normalised
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -137,7 +136,11 @@ def stated_fingerprint(kind: str, fingerprint: str | None) -> str | None:
     Raises:
         UsageError: ``spec_invalid``: it is none.
     """
-    return normalised(fingerprint) if kind == "esxi" and fingerprint is not None else fingerprint
+    if kind != "esxi" or fingerprint is None:
+        return fingerprint
+    from bootpoint_worker.targets.esxi.certificate import normalised
+
+    return normalised(fingerprint)
 
 
 def confirm_fingerprint(kind: str, name: str, address: str, fingerprint: str, *, yes: bool) -> None:

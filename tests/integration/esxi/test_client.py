@@ -62,6 +62,14 @@ def test_names_of_everything_are_read(client: Client) -> None:
     assert client.read_each([], "name") == []
 
 
+def test_numbers_and_words_are_pythons_own(client: Client) -> None:
+    [(_, found)] = client.read_all("HostSystem", "summary.hardware.memorySize", "runtime.connectionState")
+    assert {path: type(value) for path, value in found.items()} == {
+        "summary.hardware.memorySize": int,
+        "runtime.connectionState": str,
+    }
+
+
 def test_a_wrong_password_is_said(simulator: Vcsim) -> None:
     problem = refused(simulator.access(password="wrong"), Code.HOST_AUTH)
     assert "esx1 refuses the login" in problem.message

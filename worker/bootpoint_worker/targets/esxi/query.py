@@ -74,7 +74,14 @@ class Query:
             # A session that was ended may show here only: all that is readable without one is there.
             if missing.path not in self.optional or _no_session(missing.fault):
                 raise missing.fault
-        return {value.name: value.val for value in item.propSet or ()}
+        return {value.name: _plain(value.val) for value in item.propSet or ()}
+
+
+def _plain(value: Any) -> Any:
+    """Return a number or a word in Python's own type: pyVmomi's types can't be encoded by others."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int(value)
+    return str(value) if isinstance(value, str) else value
 
 
 def _no_session(fault: vmodl.MethodFault) -> bool:
