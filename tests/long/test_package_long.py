@@ -121,7 +121,7 @@ def test_the_control_plane_is_a_package_too(tmp_path: Path, database: str, vhost
         server.stop()
         assert "Traceback" not in log.read_text()
     # Debian's bindings, by which a worker reaches a KVM host.
-    machine.run("sh", "-c", "PYTHONPATH=/usr/lib/bootpoint python3 -B -c 'import libvirt, nbd, paramiko'")
+    machine.run("sh", "-c", "PYTHONPATH=/usr/lib/bootpoint python3 -B -c 'import libvirt, nbd, paramiko, pyVmomi'")
     machine.apt("purge", "bootpoint")
     left = {name for name in machine.files() - before if not name.startswith("var/lib/bootpoint")}
     assert left <= {"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-"}
