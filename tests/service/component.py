@@ -56,6 +56,14 @@ COMPONENTS: dict[str, Component] = {
     "libnbd": Component(importable("nbd")),
     "nbdcopy": Component(on_path("nbdcopy")),
     "nbdkit": Component(on_path("nbdkit")),
+    "pyvmomi": Component(importable("pyVmomi", "pyVim")),
+    "vddk": Component(
+        lambda: (
+            on_path("nbdkit", "clang", "apt-get")()
+            and present("usr/include/libnbd.h")()
+            and present("usr/include/openssl/ssl.h")()
+        ),
+    ),
     "sshd": Component(on_path("sshd", "ssh-keygen", "nc")),
     "lvm": Component(on_path("pvcreate", "vgcreate", "lvcreate")),
     "partclone": Component(on_path("partclone.extfs", "partclone.xfs", "partclone.btrfs", "partclone.ntfs")),
