@@ -8,6 +8,7 @@ from pyVmomi import vim
 
 from tests.esxi.inventory import CORES, MEMORY_BYTES
 from tests.esxi.managed import Managed, operation
+from tests.esxi.wire import filled
 
 Device = vim.vm.device
 
@@ -127,20 +128,11 @@ class EnvironmentBrowser(Managed):
         if number > self.newest:
             return None
         known = [name for name in guests if name in GUESTS and GUESTS[name][2] <= number]
-        some = vim.option.IntOption(min=0, max=4)
-        hardware = vim.vm.VirtualHardwareOption(
-            hwVersion=number, virtualDeviceOption=[Device.VirtualDiskOption(
-                type=Device.VirtualDisk, capacityInKB=vim.option.LongOption(min=1024, max=62 * 2**30)
-            )], deviceListReadonly=False, numCPU=list(range(1, 129)), numCoresPerSocket=some, numCpuReadonly=False,
-            memoryMB=vim.option.LongOption(min=4, max=MEMORY_BYTES // 2**20), numPCIControllers=some,
-            numIDEControllers=some, numUSBControllers=some, numUSBXHCIControllers=some, numSIOControllers=some,
-            numPS2Controllers=some, numNVMEControllers=some, licensingLimit=[],
-            resourceConfigOption=vim.ResourceConfigOption(),
-        )  # fmt: skip
-        return vim.vm.ConfigOption(
-            version=f"vmx-{number:02d}", description="", guestOSDescriptor=[_guest(name, number) for name in known],
-            guestOSDefaultIndex=0, hardwareOptions=hardware, capabilities=vim.vm.Capability(),
-            datastore=vim.vm.DatastoreOption(), supportedMonitorType=["release"],
+        memory = vim.option.LongOption(min=4, max=MEMORY_BYTES // 2**20)
+        hardware = filled(vim.vm.VirtualHardwareOption, hwVersion=number, numCPU=list(range(1, 129)), memoryMB=memory)
+        return filled(
+            vim.vm.ConfigOption, version=f"vmx-{number:02d}", hardwareOptions=hardware,
+            guestOSDescriptor=[_guest(name, number) for name in known],
         )  # fmt: skip
 
     @operation

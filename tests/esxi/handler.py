@@ -81,11 +81,18 @@ class Handler(BaseHTTPRequestHandler):
             text = wire.result(call, value, version)
             if self.world.trouble.loses(self.world.trouble.dumb, call.method):
                 raise LostError
+        except LostError:
+            raise
         except vmodl.MethodFault as raised:
             # Faults come with status 500 (SOAP 1.1, section 6.2).
             self._answer(500, wire.fault(raised, version))
-            return
-        self._answer(200, text)
+        except Exception as exc:
+            # It is the stand-in's own: the client is told, and the test's output shows it.
+            mistake = vmodl.fault.SystemError(reason=str(exc), msg=f"mistake of the stand-in: {exc!r}")
+            self._answer(500, wire.fault(mistake, version))
+            raise
+        else:
+            self._answer(200, text)
 
     def _version(self) -> str:
         spoken = self.headers.get("SOAPAction", "").strip('"').removeprefix("urn:")

@@ -154,3 +154,23 @@ def dump(value: Any) -> str:
 def load(text: str) -> Any:
     """Read what `dump` wrote."""
     return SoapAdapter.Deserialize(text)
+
+
+def filled(kind: Any, **given: Any) -> Any:
+    """Return a data object with these properties, and of those that the wire can't do without the least."""
+    made = kind(**given)
+    for info in made._GetPropertyList():
+        if not info.flags & VmomiSupport.F_OPTIONAL and getattr(made, info.name) in (None, []):
+            setattr(made, info.name, _least(info.type))
+    return made
+
+
+def _least(kind: Any) -> Any:
+    if issubclass(kind, list):
+        return kind([_least(kind.Item)])
+    if issubclass(kind, VmomiSupport.DataObject):
+        return filled(kind)
+    if issubclass(kind, VmomiSupport.Enum):
+        return kind.values[0]
+    # A type's name is on the wire what `type` is here.
+    return VmomiSupport.DataObject if kind is type else kind()
