@@ -133,6 +133,16 @@ class VirtualDiskManager(Managed):
         chain.copy(source, destination)
         return dest_name
 
+    @task
+    def extend_virtual_disk(
+        self, name: str, new_capacity_kb: int, datacenter: Any = None, eager_zero: bool | None = None
+    ) -> None:
+        """Make a disk longer that has no parent (ExtendVirtualDisk_Task, vSphere API)."""
+        path = self._disk(name)
+        if chain.read_link(path).parent is not None:
+            raise vim.fault.InvalidDiskFormat(msg="The disk is a delta of another one.")
+        chain.grow(path, new_capacity_kb * 1024)
+
     @operation
     def query_virtual_disk_uuid(self, name: str, datacenter: Any = None) -> str:
         """Return a disk's id: of its base, as all links have the same."""

@@ -12,7 +12,7 @@ from tests.esxi import hardware, shown
 from tests.esxi.config import apply
 from tests.esxi.guest import Guest
 from tests.esxi.inventory import Entity
-from tests.esxi.managed import Managed, task, writing
+from tests.esxi.managed import Managed, operation, task, writing
 from tests.esxi.tree import Snapshots
 from tests.esxi.wire import dump
 
@@ -115,6 +115,10 @@ class Machine(Entity):
     def disk_files(self) -> set[Path]:
         """Return all files of all its disks and snapshots."""
         return set(shown.all_files(self))
+
+    @operation
+    def refresh_storage_info(self) -> None:
+        """Bring what is known of its files up to date, which hosts do now and then; here it always is."""
 
     # --- changes
 
