@@ -99,7 +99,6 @@ COMPONENTS: dict[str, Component] = {
     "vcsim": Component(
         lambda: on_path("go")() and present("usr/share/gocode/src/github.com/vmware/govmomi/simulator")(),
     ),
-    "pyvmomi": Component(importable("pyVmomi")),
     "podman-compose": Component(importable("podman_compose", "yaml")),
 }
 
