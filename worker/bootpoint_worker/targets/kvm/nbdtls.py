@@ -28,15 +28,13 @@ from bootpoint_common.tls import (
 )
 from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.kvm.session import Session
+from bootpoint_worker.targets.nbdclient import TICK_MS
 
 if TYPE_CHECKING:
     import nbd
 
 #: Where a host keeps its certificate.
 HOST_FOLDER = "/etc/bootpoint/tls"
-
-#: Milliseconds that one wait in libnbd lasts at most, so that limits are looked at.
-TICK_MS = 500
 
 #: What a script prints before the port of a server that listens on TCP.
 TCP = "tcp:"

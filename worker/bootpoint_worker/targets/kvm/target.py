@@ -29,19 +29,21 @@ from bootpoint_worker.targets.kvm import (
     standby,
     trash,
 )
-from bootpoint_worker.targets.kvm.client import Client
+from bootpoint_worker.targets.kvm.client import connected
 from bootpoint_worker.targets.kvm.domain import mark_of
 from bootpoint_worker.targets.kvm.host import Host, no_step
 from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
 from bootpoint_worker.targets.kvm.nbdtls import nbd_tls
 from bootpoint_worker.targets.kvm.place import Changed, Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_id
-from bootpoint_worker.targets.kvm.reader import KvmReader, open_file
+from bootpoint_worker.targets.kvm.reader import open_file
 from bootpoint_worker.targets.kvm.session import LocalSession, Session, check
 from bootpoint_worker.targets.kvm.share import shared
 from bootpoint_worker.targets.kvm.ssh import SshSession
-from bootpoint_worker.targets.kvm.writer import KvmWriter, explain
+from bootpoint_worker.targets.kvm.writer import explain
 from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenPoint
+from bootpoint_worker.targets.nbdreader import NbdReader
+from bootpoint_worker.targets.nbdwriter import NbdWriter
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
@@ -105,14 +107,14 @@ class KvmTarget:
         """See `Target.open`."""
         return opening.open_point(self.host, replica, point)
 
-    def open_writer(self, replica: Replica, layer: Layer, writer: int) -> KvmWriter:
+    def open_writer(self, replica: Replica, layer: Layer, writer: int) -> NbdWriter:
         """See `Target.open_writer`."""
         place = self.host.place(replica)
         path, size = place.retried(lambda: self._serve(place, replica, layer, writer))
         name = layer_id(layer.identity)
         why = partial(explain, self.host.session, place.directory, layer.identity, name, writer)
-        return KvmWriter(
-            client=Client(session=self.host.session, path=path, tls=self.host.tls()),
+        return NbdWriter(
+            client=connected(self.host.session, path, tls=self.host.tls()),
             explain=why,
             host=self.host.name,
             size_bytes=size,
@@ -149,7 +151,7 @@ class KvmTarget:
     def _lost(self, layer: Layer) -> NoReturn:
         raise error(Code.LAYER_LOST, f"host {self.host.name} has no open layer {layer.identity}", host=self.host.name)
 
-    def open_reader(self, replica: Replica, point_id: UUID, slot: str) -> KvmReader:
+    def open_reader(self, replica: Replica, point_id: UUID, slot: str) -> NbdReader:
         """See `Target.open_reader`."""
         place = self.host.place(replica)
         entry = self._layer_of(place, replica, point_id, slot)
