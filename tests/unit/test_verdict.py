@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bootpoint_common.units import MiB
-from bootpoint_worker.targets.kvm.look import plain, screen_text
+from bootpoint_worker.targets.kvm.look import screen_text
 from bootpoint_worker.targets.kvm.picture import SIGNATURE, png_of
-from bootpoint_worker.targets.sight import Sight
+from bootpoint_worker.targets.sight import Sight, plain
 from bootpoint_worker.verdict import GREETING, LIMIT_SECONDS, QUIET_SECONDS, Judgement, Seen, Verdict, judge
 
 SEABIOS = "SeaBIOS (version 1.16.2-debian-1.16.2-1)\nMachine UUID 350106c9-d645-496b-b773-d28ff69485f1\n"

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 #: Bytes of the end of a serial log that a look brings.
 SERIAL_TAIL = 16 * 1024
+
+#: What a terminal takes as a command and not as text: firmware and boot loaders draw.
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_=>]|[^\x20-\x7e\n\t\x80-\U0010ffff]")
+
+#: The same, where it moves the cursor to the start of a line: what follows is a line of its own.
+_NEW_LINE = re.compile(r"\x1b\[\d+;0?1H|\x1b\[2J|\x1bc")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,3 +45,9 @@ class Sight:
     read_bytes: int = 0
     written_bytes: int = 0
     cpu_seconds: float = 0.0
+
+
+def plain(written: bytes) -> str:
+    """Return what was written to a terminal as lines of text."""
+    text = written.decode("utf-8", "replace").replace("\r\n", "\n")
+    return _CONTROL.sub("", _NEW_LINE.sub("\n", text))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import posixpath
-import re
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
@@ -13,7 +12,7 @@ from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.picture import png_of
 from bootpoint_worker.targets.kvm.session import check
 from bootpoint_worker.targets.replica import Replica
-from bootpoint_worker.targets.sight import SERIAL_TAIL, Sight
+from bootpoint_worker.targets.sight import SERIAL_TAIL, Sight, plain
 
 if TYPE_CHECKING:
     import libvirt
@@ -26,12 +25,6 @@ _READABLE = 0.95
 
 #: Seconds that a guest agent may take for an answer.
 _AGENT_SECONDS = 2
-
-#: What a terminal takes as a command and not as text: firmware and boot loaders draw.
-_CONTROL = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|\x1b[@-Z\\-_=>]|[^\x20-\x7e\n\t\x80-\U0010ffff]")
-
-#: The same, where it moves the cursor to the start of a line: what follows is a line of its own.
-_NEW_LINE = re.compile(r"\x1b\[\d+;0?1H|\x1b\[2J|\x1bc")
 
 
 def look(host: Host, replica: Replica, test_id: str) -> Sight:
@@ -60,12 +53,6 @@ def _logs(host: Host, directory: str, test_id: str) -> tuple[int, str, str]:
     except ValueError as exc:
         raise error(Code.TARGET_WRITE_ERROR, f"host {host.name} said {head[:80]!r} of test {test_id}") from exc
     return resets, plain(rest[:serial]), plain(rest[serial : serial + firmware])
-
-
-def plain(written: bytes) -> str:
-    """Return what was written to a terminal as lines of text."""
-    text = written.decode("utf-8", "replace").replace("\r\n", "\n")
-    return _CONTROL.sub("", _NEW_LINE.sub("\n", text))
 
 
 def _state(machine: libvirt.virDomain) -> tuple[str, str | None]:
