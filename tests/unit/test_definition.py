@@ -11,10 +11,10 @@ from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.identity import new_id
 from bootpoint_common.job import Spec, read_toml
 from bootpoint_common.units import GiB, MiB
-from bootpoint_worker.definition import SourceDisk, build, new_mac, run_disks, selected, slot_of
+from bootpoint_worker.definition import SourceDisk, build, run_disks, selected, slot_of
 from bootpoint_worker.replica import as_json, from_json
 from bootpoint_worker.targets.host import HostInfo, Network
-from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.replica import Replica, new_mac
 
 MACHINE = {
     "firmware": "uefi",

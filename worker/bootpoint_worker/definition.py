@@ -7,9 +7,9 @@ stays where an edit can't reach it: MAC addresses, the stems of disk files, the 
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -18,14 +18,11 @@ from bootpoint_common.job import Disk, Ip, IpMode, Spec, Target, read_json
 from bootpoint_common.message import RunDisk
 from bootpoint_common.units import SECTOR, MiB
 from bootpoint_worker.targets.host import HostInfo
-from bootpoint_worker.targets.replica import Addressing, Nic, Replica, ReplicaDisk
+from bootpoint_worker.targets.replica import Addressing, Nic, Replica, ReplicaDisk, new_mac
 
 #: CPUs and memory of a standby whose source never told what it has.
 FALLBACK_CPUS = 1
 FALLBACK_MEMORY = 512 * MiB
-
-#: Locally administered prefix of new MAC addresses: QEMU's, which network equipment knows as a VM's.
-MAC_PREFIX = "52:54:00"
 
 #: Longest slot, as in the job file.
 _SLOT_LENGTH = 31
@@ -52,11 +49,6 @@ class SourceDisk:
     sector_bytes: int | None = None
     tracker: str | None = None
     tracker_reason: str | None = None
-
-
-def new_mac() -> str:
-    """Make a MAC address that no other machine is likely to have."""
-    return ":".join((MAC_PREFIX, *(f"{byte:02x}" for byte in secrets.token_bytes(3))))
 
 
 def slot_of(disk_id: str) -> str:
@@ -172,7 +164,7 @@ def build(
     machine: Mapping[str, Any] | None,
     info: HostInfo,
     previous: Replica | None = None,
-    mac: Callable[[], str] = new_mac,
+    mac: Callable[[], str] | None = None,
 ) -> Replica:
     """Work out the standby VM of a job on one host.
 
@@ -184,7 +176,7 @@ def build(
         machine: ``machine`` of ``disk list``; None where the source never told.
         info: The host as it answers now.
         previous: The VM as it was made before; what an edit can't change stays as it is.
-        mac: Makes a new MAC address.
+        mac: Makes a new MAC address; None for one of the host's kind.
 
     Returns:
         The VM as the host is to have it after the next commit.
@@ -217,7 +209,8 @@ def build(
             )
             for disk in disks
         ),
-        nics=_nics(target, known.get("nics"), info, previous, mac),
+        nics=_nics(target, known.get("nics"), info, previous, mac or partial(new_mac, info.mac_prefix)),
+        resource_pool=storage.resource_pool,
     )
 
 

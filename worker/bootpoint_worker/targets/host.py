@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.targets.replica import MAC_PREFIX
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ class HostInfo:
         hints: What it could have besides, each a sentence; without it some machines don't boot there.
         running_memory_bytes: Memory that its running VMs have been given.
         large_sector_buses: Those disk buses whose disks can have sectors of 4,096 bytes.
+        mac_prefix: What new MAC addresses begin with there; see `replica.new_mac`.
         licence: Its licence, for people; None where it has none, or the account may not see it.
         resource_pools: Names of the pools that a standby can run in.
         hardware_versions: Versions of virtual hardware that it offers, the oldest first.
@@ -82,6 +84,7 @@ class HostInfo:
     hints: tuple[str, ...] = ()
     running_memory_bytes: int = 0
     large_sector_buses: tuple[str, ...] = ()
+    mac_prefix: str = MAC_PREFIX
     licence: str | None = None
     resource_pools: tuple[str, ...] = ()
     hardware_versions: tuple[str, ...] = ()

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass
 from uuid import UUID
 
 from bootpoint_common.units import SECTOR
+
+#: Locally administered prefix of new MAC addresses: QEMU's, which network equipment knows as a VM's.
+MAC_PREFIX = "52:54:00"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +88,7 @@ class Replica:
         firmware: ``bios`` or ``uefi``.
         disks: In the job's order; the first one is the boot disk.
         nics: In the source's order.
+        resource_pool: ESXi's resource pool; empty for the host's.
     """
 
     replica_id: UUID
@@ -96,3 +101,15 @@ class Replica:
     firmware: str
     disks: tuple[ReplicaDisk, ...]
     nics: tuple[Nic, ...] = ()
+    resource_pool: str = ""
+
+
+def new_mac(prefix: str = MAC_PREFIX) -> str:
+    """Make a MAC address that no other machine is likely to have.
+
+    Args:
+        prefix: Its first three bytes, of which vSphere lets only some be set by hand, and with them only a fourth byte
+            below 0x40.
+    """
+    first, *rest = secrets.token_bytes(3)
+    return ":".join((prefix, f"{first & 0x3F:02x}", *(f"{byte:02x}" for byte in rest)))

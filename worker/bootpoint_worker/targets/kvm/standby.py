@@ -27,7 +27,7 @@ from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
 from bootpoint_worker.targets.kvm.qcow2 import disk_name, scratch_file, virtual_size
 from bootpoint_worker.targets.kvm.runbook import LABEL, runbook_text
-from bootpoint_worker.targets.replica import Nic, Replica
+from bootpoint_worker.targets.replica import Nic, Replica, new_mac
 
 
 def remake(host: Host, place: Place, replica: Replica) -> None:
@@ -217,7 +217,7 @@ def _cards(manifest: journal.Manifest, machine: journal.Machine) -> tuple[Nic, .
 
 def new_macs(replica: Replica) -> tuple[str, ...]:
     """Make a MAC address for each network card of a test."""
-    return tuple(":".join(("52:54:00", *(f"{byte:02x}" for byte in secrets.token_bytes(3)))) for _nic in replica.nics)
+    return tuple(new_mac() for _nic in replica.nics)
 
 
 def point_of(host: Host, manifest: journal.Manifest, point_id: UUID | None) -> journal.PointEntry:
