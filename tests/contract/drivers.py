@@ -1,7 +1,8 @@
 """The drivers that the contract suite runs over, each with what it takes to try it.
 
 A driver is a factory: a context manager that takes a directory of its own and yields a `Driver`. The KVM
-driver's stands in `driver_kvm.py` as ``FACTORY``.
+driver's stands in `driver_kvm.py` as ``FACTORY``; ESXi's stands in `driver_esxi.py`, and the suite runs over it in
+``tests/long``, for it takes minutes there.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class Driver:
         hooks: What a test does to the host.
         storage: A storage of the host with at least 1 GiB free.
         network: A network of the host; None when the driver's replicas are tried without a card.
+        carries_tests: Whether a test goes on standing on a point into which another one is merged; else it is refused.
     """
 
     name: str
@@ -55,6 +57,7 @@ class Driver:
     hooks: Hooks
     storage: str
     network: str | None = None
+    carries_tests: bool = True
 
 
 Factory = Callable[[Path], AbstractContextManager[Driver]]

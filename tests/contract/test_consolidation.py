@@ -156,6 +156,9 @@ def test_a_test_vm_that_is_off_keeps_its_point(bench: Bench) -> None:
         assert _code(lambda n=number: bench.target.consolidate(bench.replica, points[n].point_id)) == Code.POINT_IN_USE  # type: ignore[misc]
     assert bench.journal().consolidating is None
     bench.target.stop(bench.replica, "t0")
+    if not bench.driver.carries_tests:
+        assert _code(lambda: bench.target.consolidate(bench.replica, points[0].point_id)) == Code.POINT_IN_USE
+        bench.target.stop(bench.replica, "t1")
     # The one above the successor is carried along.
     bench.target.consolidate(bench.replica, points[0].point_id)
     _same(bench, points[1:], contents[1:])

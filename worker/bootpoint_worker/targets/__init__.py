@@ -1,4 +1,4 @@
-"""Drivers of target hosts: KVM, and a fake one; `connect` picks the one of a host's kind."""
+"""Drivers of target hosts: KVM, ESXi, and a fake one; `connect` picks the one of a host's kind."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 #: Kind of host -> module with ``connect(access) -> Target``; loaded only when a host of that kind is used.
 DRIVERS = {
     "kvm": "bootpoint_worker.targets.kvm",
+    "esxi": "bootpoint_worker.targets.esxi",
     "fake": "bootpoint_worker.targets.fake",
 }
 

@@ -42,8 +42,6 @@ class Right:
 RIGHTS = (
     Right("Folder", "VirtualMachine.Inventory.Create", "make a standby"),
     Right("Folder", "VirtualMachine.Inventory.Delete", "delete a standby, or a test"),
-    Right("Folder", "VirtualMachine.Inventory.Register", "take a standby out of the trash"),
-    Right("Folder", "VirtualMachine.Inventory.Unregister", "put a standby into the trash"),
     Right("Folder", "VirtualMachine.Config.AddNewDisk", "give it disks"),
     Right("Folder", "VirtualMachine.Config.AddExistingDisk", "give a test a disk above a boot point"),
     Right("Folder", "VirtualMachine.Config.AddRemoveDevice", "give it controllers and network cards"),
@@ -54,7 +52,7 @@ RIGHTS = (
     Right("Folder", "VirtualMachine.Config.Settings", "set firmware and guest"),
     Right("Folder", "VirtualMachine.Config.AdvancedConfig", "set what has no switch of its own"),
     Right("Folder", "VirtualMachine.Config.Annotation", "write its notes, by which it is known again"),
-    Right("Folder", "VirtualMachine.Config.Rename", "rename it with its job"),
+    Right("Folder", "VirtualMachine.Config.Rename", "rename it with its job, and into the trash and out of it"),
     Right("Folder", "VirtualMachine.State.CreateSnapshot", "commit a boot point"),
     Right("Folder", "VirtualMachine.State.RemoveSnapshot", "consolidate a boot point"),
     Right("Folder", "VirtualMachine.State.RevertToSnapshot", "throw an unfinished point away, and revert"),

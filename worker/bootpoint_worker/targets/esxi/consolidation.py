@@ -1,0 +1,173 @@
+"""Removing a point by merging it with its successor: vSphere removes the snapshot and keeps its children.
+
+::
+
+    before   base ◄── P's delta ◄── S's delta ◄── …       snapshots P, S, …
+    mark     the journal no longer lists P
+    remove   RemoveSnapshot_Task: S's delta is merged into P's, and S and all above it show the same bytes as before
+    rest     deltas that are left (`consolidationNeeded`) are merged by ConsolidateVMDisks_Task
+    settle   the journal takes the names that the files of all points have now
+
+Each step finds what is done when it comes again. The host goes on with a merge that takes longer than a call.
+"""
+
+from __future__ import annotations
+
+import time
+from uuid import UUID
+
+import msgspec
+
+from bootpoint_common.errors import BootpointError, Code
+from bootpoint_common.units import format_size
+from bootpoint_worker.targets.esxi import inventory, journal, machine, place, runbook
+from bootpoint_worker.targets.esxi.host import Host
+from bootpoint_worker.targets.esxi.machine import State
+from bootpoint_worker.targets.journal import JournalPoint
+from bootpoint_worker.targets.replica import Replica
+
+#: Seconds that one call waits for a merge before it returns with ``busy``; the host goes on with it. Less than a claim
+#: lives without progress.
+MERGE_SECONDS = 240.0
+
+
+def consolidate(host: Host, replica: Replica, point_id: UUID) -> JournalPoint:
+    """Merge a point into its successor; see `Target.consolidate`."""
+    deadline = time.monotonic() + MERGE_SECONDS
+
+    def again() -> JournalPoint:
+        before = place.must_read(host, replica)
+        merging = before.manifest.consolidating
+        if merging is not None and merging.point.point_id != point_id:
+            before = _finish(host, before, merging, deadline)
+            merging = None
+        if merging is None:
+            heir = before.manifest.heir(point_id) if before.manifest.point(point_id) is None else None
+            if heir is not None:
+                return journal.describe_point(heir)
+            before, merging = _begin(host, before, point_id)
+        after = _finish(host, before, merging, deadline).manifest
+        return journal.describe_point(place.point_of(host, after, merging.into))
+
+    return place.retried(host, again)
+
+
+def _begin(host: Host, before: place.Snapshot, point_id: UUID) -> tuple[place.Snapshot, journal.Merging]:
+    """Look at everything that speaks against it, then take the point off the journal's list."""
+    manifest = before.manifest
+    point = place.point_of(host, manifest, point_id)
+    if manifest.open is not None:
+        text = f"point {manifest.open.point_id} of {manifest.replica.vm_name} is open on host {host.name}"
+        raise host.problem(Code.POINT_OPEN, text, manifest.replica)
+    if point is manifest.head:
+        raise _in_use(host, manifest, point, "it is the newest")
+    host.step("consolidate:check")
+    into = manifest.points[manifest.points.index(point) + 1]
+    state = machine.read_state(host, before.vm.entity)
+    _check_tree(host, manifest, state, point, into)
+    _check_machines(host, manifest, state, point, into)
+    _check_room(host, before, point, into)
+    merging = journal.Merging(point, into.point_id)
+    rest = tuple(other for other in manifest.points if other is not point)
+    host.step("consolidate:mark")
+    marked = place.change(before, msgspec.structs.replace(manifest, points=rest, consolidating=merging))
+    host.step("consolidate:marked")
+    return marked, merging
+
+
+def _in_use(host: Host, manifest: journal.Manifest, point: journal.PointEntry, why: str) -> BootpointError:
+    text = f"{point.name} of {manifest.replica.vm_name} on host {host.name} can't be merged: {why}"
+    return host.problem(Code.POINT_IN_USE, text, manifest.replica, value=point.name)
+
+
+def _check_tree(
+    host: Host, manifest: journal.Manifest, state: State, point: journal.PointEntry, into: journal.PointEntry
+) -> None:
+    """Refuse where anything but the successor stands on the point: vSphere would not merge it then."""
+    if state.current == point.snapshot:
+        raise _in_use(host, manifest, point, "the standby stands on it")
+    node = state.tree.get(point.snapshot)
+    for child in node.children if node else ():
+        if child != into.snapshot:
+            raise _in_use(host, manifest, point, f"snapshot {state.tree[child].name} stands on it")
+
+
+def _check_machines(
+    host: Host, manifest: journal.Manifest, state: State, point: journal.PointEntry, into: journal.PointEntry
+) -> None:
+    """Refuse where a VM would lose what it stands on: test VMs name files of the point or its successor.
+
+    vSphere renames the files of the standby's own deltas after a merge, and knows nothing of those of other VMs.
+    """
+    order = [each.point_id for each in manifest.points]
+    standing = manifest.standby
+    if state.on and standing is not None and order.index(standing.point_id) >= order.index(point.point_id):
+        raise _in_use(host, manifest, point, f"{manifest.replica.vm_name} runs above it")
+    running = {vm.test_id for vm in inventory.machines(host.client) if vm.on}
+    for test in manifest.tests:
+        above = order.index(test.point_id) >= order.index(point.point_id)
+        if test.point_id in (point.point_id, into.point_id):
+            raise _in_use(host, manifest, point, f"test {test.test_id} stands on it, or on its successor")
+        if above and test.test_id in running:
+            raise _in_use(host, manifest, point, f"test {test.test_id} runs above it")
+
+
+def _check_room(host: Host, before: place.Snapshot, point: journal.PointEntry, into: journal.PointEntry) -> None:
+    """Refuse where the datastore may fill up: at worst every byte of the successor is new to the point's files."""
+    needed = sum(disk.stored_bytes for disk in into.disks if not disk.copied)
+    free = int(host.client.read(before.store.entity, "summary.freeSpace")["summary.freeSpace"])
+    if free < needed:
+        text = (
+            f"datastore {before.store.name!r} of {host.name} has {format_size(free)} free, merging {point.name}"
+            f" may need {format_size(needed)} for a while"
+        )
+        raise host.problem(Code.HOST_FULL, text, before.manifest.replica, value=before.store.name)
+
+
+def _finish(host: Host, before: place.Snapshot, merging: journal.Merging, deadline: float) -> place.Snapshot:
+    """Do what is left of a merge that the journal speaks of."""
+    vm = before.vm.entity
+    if merging.point.snapshot in machine.read_state(host, vm).tree:
+        host.step("consolidate:remove")
+        snapshot = host.snapshot(merging.point.snapshot)
+        left = max(1.0, deadline - time.monotonic())
+        host.client.run(
+            lambda: snapshot.RemoveSnapshot_Task(removeChildren=False, consolidate=True), timeout=left
+        )
+    if machine.read_state(host, vm).consolidation_needed:
+        host.step("consolidate:rest")
+        left = max(1.0, deadline - time.monotonic())
+        host.client.run(lambda: vm.ConsolidateVMDisks_Task(), timeout=left)  # noqa: PLW0108 - pyVmomi's method
+    if machine.read_state(host, vm).consolidation_needed:
+        text = f"host {host.name} has not merged all deltas of {merging.point.name}"
+        raise host.problem(Code.BUSY, text, before.manifest.replica)
+    host.step("consolidate:settle")
+    done = place.change(before, _settled(host, before, merging))
+    host.step("consolidate:runbook")
+    runbook.write(host, done)
+    host.step("consolidate:done")
+    return done
+
+
+def _settled(host: Host, before: place.Snapshot, merging: journal.Merging) -> journal.Manifest:
+    """Return the journal with the files that the points have after a merge."""
+    manifest = before.manifest
+    files = machine.snapshot_files(host, [point.snapshot for point in manifest.points])
+    stored = machine.stored_bytes(host, before.vm.entity)
+
+    def moved(point: journal.PointEntry) -> journal.PointEntry:
+        disks = []
+        for disk in point.disks:
+            file = files[point.snapshot].get(disk.key, disk.file)
+            disks.append(msgspec.structs.replace(disk, file=file, stored_bytes=stored.get(file, disk.stored_bytes)))
+        return msgspec.structs.replace(point, disks=tuple(disks))
+
+    gone = journal.Merged(merging.point.point_id, merging.into)
+    state = machine.read_state(host, before.vm.entity)
+    return msgspec.structs.replace(
+        manifest,
+        points=tuple(moved(point) for point in manifest.points),
+        consolidating=None,
+        merged=(*manifest.merged, gone)[-journal.MERGED_KEPT :],
+        leaves=tuple(msgspec.structs.replace(one, file=state.leaf(one.key) or one.file) for one in manifest.leaves),
+    )

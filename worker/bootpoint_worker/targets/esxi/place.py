@@ -1,0 +1,175 @@
+"""A replica's place on a host: its VM, and the journal in the VM's folder.
+
+A change of the journal is a new file with the next number. It is written under a name of its own, and then moved,
+which the host refuses when there is one of that number: of two who change the same journal, one learns that it came
+late, and begins again from what the other one left. So nobody holds a lock across the network, and a worker that was
+frozen changes no journal when it thaws.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TypeVar
+from uuid import UUID
+
+from bootpoint_common.errors import Code, error
+from bootpoint_worker.targets.esxi import journal
+from bootpoint_worker.targets.esxi.datastore import Datastore, join, split
+from bootpoint_worker.targets.esxi.host import Host
+from bootpoint_worker.targets.esxi.inventory import Vm, machines
+from bootpoint_worker.targets.replica import Replica
+
+_T = TypeVar("_T")
+
+#: How often a change is worked out anew before it is given up: each time somebody else was faster.
+ATTEMPTS = 8
+
+#: How the names of journals, and of drafts of them, begin.
+PREFIX = "bootpoint-journal-"
+_NAME = re.compile(PREFIX + r"(\d{8})\.json")
+
+
+class Changed(Exception):  # noqa: N818 - the caller begins again
+    """The journal is another one than the change was worked out from."""
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A replica's VM and journal at one moment.
+
+    Attributes:
+        vm: The standby VM.
+        store: The datastore of its folder.
+        manifest: The journal.
+        number: The journal's number; 0 for one that isn't written yet.
+    """
+
+    vm: Vm
+    store: Datastore
+    manifest: journal.Manifest
+    number: int
+
+
+def standby_of(vms: list[Vm], replica: Replica) -> Vm | None:
+    """Return the standby VM of a replica, whatever its name is."""
+    return next((vm for vm in vms if vm.replica_id == replica.replica_id and vm.test_id is None), None)
+
+
+def read_journal(host: Host, vm: Vm) -> Snapshot | None:
+    """Read the journal in the folder of a VM; None where there is none."""
+    if vm.vmx is None:
+        return None
+    store = host.store(split(vm.vmx)[0])
+    # A number may be gone when it is read: somebody has written two more in the meantime.
+    for _ in range(ATTEMPTS):
+        names = [name for name in store.list(vm.directory, PREFIX + "*.json") if _NAME.fullmatch(name)]
+        if not names:
+            return None
+        data = store.get(join(vm.directory, names[-1]))
+        if data is not None:
+            return Snapshot(vm, store, journal.decode(data, host=host.name), _number(names[-1]))
+    raise error(Code.BUSY, f"the journal in {vm.directory} changes all the time", host=host.name)
+
+
+def _number(name: str) -> int:
+    match = _NAME.fullmatch(name)
+    return int(match[1]) if match else 0
+
+
+def look(host: Host, replica: Replica) -> Snapshot | None:
+    """Find a replica, in the trash or out of it; None when the host has none.
+
+    Raises:
+        RefusedError: ``vm_name_taken``: it has none, and a VM of its name is somebody else's.
+    """
+    vms = machines(host.client)
+    vm = standby_of(vms, replica)
+    found = read_journal(host, vm) if vm is not None else None
+    if found is None or found.manifest.discarded_at is not None:
+        refuse_taken(host, vms, replica)
+    return found
+
+
+def refuse_taken(host: Host, vms: list[Vm], replica: Replica) -> None:
+    """Refuse a name that a VM has which isn't this replica's standby.
+
+    Raises:
+        RefusedError: ``vm_name_taken``.
+    """
+    for vm in vms:
+        if vm.name == replica.vm_name and (vm.replica_id != replica.replica_id or vm.test_id is not None):
+            owner = f"replica {vm.replica_id}" if vm.replica_id else "nobody that bootpoint knows"
+            raise host.taken(replica, f"VM {vm.moref} of that name belongs to {owner}")
+
+
+def read(host: Host, replica: Replica) -> Snapshot | None:
+    """Find a replica that isn't in the trash; see `look`."""
+    found = look(host, replica)
+    return None if found is None or found.manifest.discarded_at is not None else found
+
+
+def must_read(host: Host, replica: Replica) -> Snapshot:
+    """Find a replica that has to be there.
+
+    Raises:
+        NotFoundError: ``no_such_vm``.
+    """
+    found = read(host, replica)
+    if found is None:
+        text = f"host {host.name} has no replica {replica.vm_name}"
+        raise host.problem(Code.NO_SUCH_VM, text, replica, value=replica.vm_name)
+    return found
+
+
+def point_of(host: Host, manifest: journal.Manifest, point_id: UUID | None) -> journal.PointEntry:
+    """Return a committed point of a replica; the head, where no id is given.
+
+    Raises:
+        NotFoundError: ``no_such_point``.
+    """
+    point = manifest.point(point_id) if point_id else manifest.head
+    if point is None:
+        text = f"{manifest.replica.vm_name} on host {host.name} has no point {point_id or 'at all'}"
+        value = str(point_id) if point_id else None
+        raise host.problem(Code.NO_SUCH_POINT, text, manifest.replica, value=value)
+    return point
+
+
+def change(before: Snapshot, after: journal.Manifest) -> Snapshot:
+    """Replace the journal.
+
+    Raises:
+        Changed: It isn't the one of ``before`` any more.
+    """
+    if after == before.manifest and before.number:
+        return before
+    directory, number = before.vm.directory, before.number + 1
+    draft = join(directory, f"{PREFIX}{secrets.token_hex(8)}.draft")
+    before.store.put(draft, journal.encode(after))
+    if not before.store.move_new(draft, _path(directory, number)):
+        before.store.delete(draft)
+        raise Changed
+    if number > 2:
+        before.store.delete(_path(directory, number - 2))
+    return replace(before, manifest=after, number=number)
+
+
+def _path(directory: str, number: int) -> str:
+    return join(directory, f"{PREFIX}{number:08d}.json")
+
+
+def retried(host: Host, work: Callable[[], _T]) -> _T:
+    """Do what changes a journal, again from its start whenever somebody else was faster.
+
+    Raises:
+        RetryableError: ``busy``: somebody else was faster all the time.
+    """
+    for _ in range(ATTEMPTS):
+        try:
+            return work()
+        except Changed:
+            continue
+    raise error(Code.BUSY, f"others change the same replica on host {host.name} all the time", host=host.name)

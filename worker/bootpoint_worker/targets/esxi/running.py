@@ -1,0 +1,99 @@
+"""Starting the standby from a point, stopping it, and letting it stand on another point.
+
+The standby has one leaf, and that is also what an open point is written into: so the standby is started only while no
+point is open, and no point is opened while it runs. A test VM has no such limit (`trial`).
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from uuid import UUID
+
+import msgspec
+
+from bootpoint_common.errors import Code
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.esxi import journal, leaf, machine, place, runbook
+from bootpoint_worker.targets.esxi.host import Host
+from bootpoint_worker.targets.esxi.trial import start_test, stop_test
+from bootpoint_worker.targets.host import VirtualMachine
+from bootpoint_worker.targets.replica import Replica
+
+
+def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine:
+    """Start the standby or a test; see `Target.start`."""
+    if request.conversion in ("light", "v2v"):
+        text = f"host {host.name}: conversions by {request.conversion!r} are not made on ESXi"
+        raise host.problem(Code.CONVERSION_FAILED, text, replica, key="conversion", value=request.conversion)
+    if request.test_id is not None:
+        return start_test(host, replica, request, request.test_id)
+    return place.retried(host, lambda: _start(host, replica, request))
+
+
+def _start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine:
+    before = place.must_read(host, replica)
+    standing = before.manifest.standby
+    wanted = request.point_id
+    if wanted is None and standing is not None and standing.held:
+        wanted = standing.point_id
+    point = place.point_of(host, before.manifest, wanted)
+    machine.refuse_running(host, replica, machine.read_state(host, before.vm.entity))
+    _refuse_open(host, before.manifest)
+    host.step("start:stand")
+    before = leaf.stand(host, before, point)
+    held = standing is not None and standing.held and standing.point_id == point.point_id
+    entry = journal.Machine(point_id=point.point_id, started_at=datetime.now(UTC), held=held)
+    host.step("start:journal")
+    # Before it runs: a crash in between must not look like drift.
+    after = place.change(before, msgspec.structs.replace(before.manifest, standby=entry, dirty=True))
+    if not request.paused:
+        host.step("start:run")
+        machine.power_on(host, after.vm.entity)
+    runbook.write(host, after)
+    state = "off" if request.paused else "running"
+    return VirtualMachine(replica.vm_name, str(after.manifest.vm_uuid), state, replica.replica_id)
+
+
+def _refuse_open(host: Host, manifest: journal.Manifest) -> None:
+    if manifest.open is not None:
+        text = (
+            f"point {manifest.open.point_id} of {manifest.replica.vm_name} on host {host.name} is open,"
+            " and is written into the standby's own disks"
+        )
+        raise host.problem(Code.POINT_OPEN, text, manifest.replica)
+    if manifest.consolidating is not None:
+        text = f"{manifest.consolidating.point.name} of {manifest.replica.vm_name} is being merged"
+        raise host.problem(Code.BUSY, text, manifest.replica)
+
+
+def revert(host: Host, replica: Replica, point_id: UUID | None) -> VirtualMachine:
+    """Let the standby stand on a point; see `Target.revert`."""
+
+    def again() -> VirtualMachine:
+        before = place.must_read(host, replica)
+        point = place.point_of(host, before.manifest, point_id)
+        machine.refuse_running(host, replica, machine.read_state(host, before.vm.entity))
+        if before.manifest.open is None and before.manifest.consolidating is None:
+            host.step("revert:stand")
+            before = leaf.stand(host, before, point)
+        # While a point is open the VM stands on the head: it goes back with the commit, or with the abort.
+        entry = journal.Machine(point_id=point.point_id, held=point_id is not None)
+        host.step("revert:journal")
+        after = place.change(before, msgspec.structs.replace(before.manifest, standby=entry))
+        runbook.write(host, after)
+        return VirtualMachine(replica.vm_name, str(after.manifest.vm_uuid), "off", replica.replica_id)
+
+    vm = place.retried(host, again)
+    host.step("revert:done")
+    return vm
+
+
+def stop(host: Host, replica: Replica, test_id: str | None) -> None:
+    """Stop the standby or a test; see `Target.stop`."""
+    if test_id is not None:
+        stop_test(host, replica, test_id)
+        return
+    before = place.read(host, replica)
+    if before is not None and before.vm.on:
+        host.step("stop:off")
+        machine.power_off(host, before.vm.entity)
