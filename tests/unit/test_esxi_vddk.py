@@ -23,6 +23,7 @@ from bootpoint_worker.targets.esxi.vddk import Server
         ("vddk[1]: error: VixDiskLib_ConnectEx: Cannot connect to host", Code.HOST_UNREACHABLE),
         ("vddk[1]: error: VixDiskLib_Open: something new", Code.TARGET_WRITE_ERROR),
         ('error: cannot open plugin "vddk": /usr/lib/nbdkit/plugins/vddk.so', Code.HOST_UNSUPPORTED),
+        ("error: realpath: /opt/vmware-vix-disklib-distrib: No such file or directory", Code.HOST_UNSUPPORTED),
     ],
 )  # fmt: skip
 def test_what_the_library_says_is_said_with_its_meaning(tmp_path: Path, said: str, code: Code) -> None:

@@ -59,7 +59,7 @@ _MEANINGS = (
 )
 
 #: What is missing on this machine, as nbdkit says it.
-_MISSING = re.compile(r"cannot open plugin|libvixDiskLib|plugin.*(not found|dlopen)", re.IGNORECASE)
+_MISSING = re.compile(r"cannot open plugin|libvixDiskLib|^realpath: |plugin.*(not found|dlopen)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
