@@ -59,9 +59,13 @@ class Mortal:
         try:
             return call(self.target)
         except Died:
-            # Its connections end with it; the session on the host stays for a while, as a dead process leaves it.
+            self.close()
             self.target = EsxiTarget(access=self.access, step=self._step)
             return call(self.target)
+
+    def close(self) -> None:
+        """End the session, as the end of a process ends its connections."""
+        self.target.close()
 
 
 @pytest.fixture(scope="module")
@@ -117,13 +121,13 @@ def _life(driver: Driver, mortal: Mortal) -> None:
 @pytest.mark.parametrize("part", range(PARTS))
 def test_every_step_of_every_verb_may_be_the_last(driver: Driver, part: int) -> None:
     assert isinstance(driver.hooks, EsxiHooks)
-    counted = Mortal(driver.hooks.access)
-    _life(driver, counted)
+    with closing(Mortal(driver.hooks.access)) as counted:
+        _life(driver, counted)
     assert len(counted.steps) > 40
     for number in range(part, len(counted.steps), PARTS):
-        mortal = Mortal(driver.hooks.access, die_at=number)
-        try:
-            _life(driver, mortal)
-        except Exception as exc:
-            exc.add_note(f"the worker died at step {number}, {counted.steps[number]}")
-            raise
+        with closing(Mortal(driver.hooks.access, die_at=number)) as mortal:
+            try:
+                _life(driver, mortal)
+            except Exception as exc:
+                exc.add_note(f"the worker died at step {number}, {counted.steps[number]}")
+                raise
