@@ -88,15 +88,16 @@ class EsxiHooks:
 
 
 @contextmanager
-def esxi(directory: Path, guise: str = "8.0") -> Iterator[Driver]:
+def esxi(directory: Path, guise: str = "8.0", *, runs_guests: bool = False) -> Iterator[Driver]:
     """Give the driver with a host of its own.
 
     Args:
         directory: A directory for it.
         guise: Which release it is, or that it is a vCenter.
+        runs_guests: Whether its machines are run when they are started.
     """
     need("libnbd", "nbdkit", "qemu-img", "qemu-nbd")
-    with Esxi(directory / "esxi", guise, datastores={"datastore1": 8 * GiB}) as host:
+    with Esxi(directory / "esxi", guise, datastores={"datastore1": 8 * GiB}, runs_guests=runs_guests) as host:
         access = access_to(host)
         hooks = EsxiHooks(host, access)
         yield Driver("esxi", partial(connect, access), hooks, "datastore1", NETWORK, carries_tests=False)

@@ -75,6 +75,12 @@ def test_a_disk_goes_to_a_free_unit_of_a_controller_that_is_there() -> None:
     assert len(board.changes) == 1
 
 
+def test_ide_disks_take_the_channels_that_every_vm_has() -> None:
+    board = Board()
+    _attach(board, "ide", 4)
+    assert _places(board) == [(200, 0), (200, 1), (201, 0), (201, 1)]
+
+
 def test_a_disk_is_never_shorter_than_the_source() -> None:
     assert [capacity_kib(size) for size in (1024, 1025, 4 * 2**20 + 512)] == [1, 2, 4097]
 

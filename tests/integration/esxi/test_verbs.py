@@ -32,10 +32,10 @@ def test_a_replicas_life_is_understood_by_another_implementation(tmp_path: Path,
         assert standing is not None
         assert (standing.point_id, standing.held) == (first.point_id, True)
         target.revert(replica, None)
-        target.start(replica, StartRequest())
+        target.start(replica, StartRequest(conversion="none"))
         assert bench.journal().standby == "running"
         target.stop(replica, None)
-        target.start(replica, StartRequest(point_id=second.point_id, test_id="t1"))
+        target.start(replica, StartRequest(point_id=second.point_id, test_id="t1", conversion="none"))
         assert target.look(replica, "t1").state == "running"
         target.stop(replica, "t1")
         target.consolidate(replica, first.point_id)

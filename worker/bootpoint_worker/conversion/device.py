@@ -124,8 +124,15 @@ def mount_points(fstab: str) -> Mapping[str, str]:
     return {words[1]: words[0] for words in _entries(fstab)}
 
 
-def plan_devices(guest: Guest, edits: Edits, devices: Devices) -> None:
-    """Plan UUIDs in fstab, GRUB's files and the kernels' command lines."""
+def plan_devices(guest: Guest, edits: Edits, devices: Devices, *, disk: str = "vd") -> None:
+    """Plan UUIDs in fstab, GRUB's files and the kernels' command lines.
+
+    Args:
+        guest: Its files.
+        edits: What is planned.
+        devices: What the source called its partitions.
+        disk: How the standby's kernel names disks.
+    """
     unknown: list[str] = []
     fstab = guest.text("etc/fstab")
     changed = "".join(
@@ -141,7 +148,7 @@ def plan_devices(guest: Guest, edits: Edits, devices: Devices) -> None:
         if body != text.rstrip("#") and len(body) <= _GRUBENV_LENGTH:
             _note(guest, edits, path, body.ljust(_GRUBENV_LENGTH, "#"))
     for path, text in guest.matching(r"boot/grub2?/device\.map").items():
-        _note(guest, edits, path, _device_map(text))
+        _note(guest, edits, path, _device_map(text, disk))
     edits.problems += [
         f"{name}, which its configuration names, is on no disk that can be told: it may not be mounted"
         for name in unknown
@@ -154,11 +161,11 @@ def _note(guest: Guest, edits: Edits, path: str, text: str) -> None:
         edits.actions.append(f"/{path} names file systems by their ids instead of devices of the source")
 
 
-def _device_map(text: str) -> str:
-    """Return GRUB's map of disks for a machine with virtio disks, in the same order."""
+def _device_map(text: str, disk: str) -> str:
+    """Return GRUB's map of disks for the standby, in the same order."""
     lines = []
     for line in text.splitlines(keepends=True):
         match = re.match(r"\(hd(\d{1,2})\)\s", line)
         known = match and int(match[1]) < 26
-        lines.append(f"(hd{match[1]})\t/dev/vd{chr(ord('a') + int(match[1]))}\n" if match and known else line)
+        lines.append(f"(hd{match[1]})\t/dev/{disk}{chr(ord('a') + int(match[1]))}\n" if match and known else line)
     return "".join(lines)

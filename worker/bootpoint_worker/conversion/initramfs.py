@@ -7,12 +7,22 @@ from bootpoint_worker.conversion.guest import Edits, Guest, Kernel
 #: Drivers without which a machine finds neither disk nor network on virtio.
 VIRTIO = ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net")
 
+#: Likewise on the hardware of VMware's hosts.
+VMWARE = ("vmw_pvscsi", "vmxnet3", "ahci")
+
+#: Disk buses that only VMware's hosts have.
+VMWARE_BUSES = ("pvscsi", "lsilogic", "lsisas", "nvme")
+
 #: Those without which it doesn't boot, by disk bus.
 NEEDED = {
     "virtio": ("virtio_pci", "virtio_blk"),
     "scsi": ("virtio_pci", "virtio_scsi"),
     "sata": ("ahci",),
     "ide": ("ata_piix",),
+    "pvscsi": ("vmw_pvscsi",),
+    "lsilogic": ("mptspi",),
+    "lsisas": ("mptsas",),
+    "nvme": ("nvme",),
 }
 
 #: Where initramfs-tools is told of more drivers.
@@ -20,6 +30,11 @@ MODULES = "etc/initramfs-tools/modules"
 
 #: Where dracut is told of more drivers.
 DRACUT = "etc/dracut.conf.d/bootpoint.conf"
+
+
+def drivers_for(bus: str) -> tuple[str, ...]:
+    """Return the drivers that a new initramfs gets for a disk bus, and for what else its kind of host has."""
+    return tuple(dict.fromkeys((*VMWARE, *NEEDED[bus]))) if bus in VMWARE_BUSES else VIRTIO
 
 
 def boots_on(kernel: Kernel, bus: str) -> bool:
@@ -58,17 +73,18 @@ def plan_initramfs(guest: Guest, edits: Edits, bus: str) -> None:
     if len(unable) == len(lacking) == len(with_initramfs(guest)):
         raise ValueError(f"its kernel {unable[0]} has no driver {' or '.join(NEEDED[bus])}")
     versions = tuple(kernel.version for kernel in lacking if kernel.version not in unable)
+    drivers = drivers_for(bus)
     if "update-initramfs" in guest.tools:
         edits.initramfs = "initramfs-tools"
         lines = guest.text(MODULES).splitlines()
-        missing = [driver for driver in VIRTIO if driver not in lines]
+        missing = [driver for driver in drivers if driver not in lines]
         edits.write(guest, MODULES, "".join(f"{line}\n" for line in [*lines, *missing]))
     elif "dracut" in guest.tools:
         edits.initramfs = "dracut"
-        edits.write(guest, DRACUT, f'add_drivers+=" {" ".join(VIRTIO)} "\n')
+        edits.write(guest, DRACUT, f'add_drivers+=" {" ".join(drivers)} "\n')
     else:
         raise ValueError("it has neither initramfs-tools nor dracut")
     edits.versions = versions
     edits.actions.append(
-        f"the initramfs of {', '.join(versions)} is made anew by {edits.initramfs} with {', '.join(VIRTIO)}"
+        f"the initramfs of {', '.join(versions)} is made anew by {edits.initramfs} with {', '.join(drivers)}"
     )

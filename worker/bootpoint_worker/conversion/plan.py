@@ -10,7 +10,7 @@ from uuid import UUID
 from bootpoint_worker.conversion import device, disk, loader, network
 from bootpoint_worker.conversion.disk import DiskLayout, Partition
 from bootpoint_worker.conversion.guest import Edits, Guest, shown
-from bootpoint_worker.conversion.initramfs import boots_on, plan_initramfs, with_initramfs
+from bootpoint_worker.conversion.initramfs import VMWARE_BUSES, boots_on, plan_initramfs, with_initramfs
 from bootpoint_worker.targets.guest import GuestSystem, Problem, Profile
 from bootpoint_worker.targets.replica import Nic
 
@@ -119,7 +119,8 @@ def _linux(draft: _Draft, machine: Machine, means: Means, bus: str, nics: Sequen
     native = native_bus(guest, bus)
     if native != bus:
         draft.bus = native
-    if all("virtio_net" not in kernel.modules | kernel.has for kernel in guest.kernels):
+    card = "vmxnet3" if bus in VMWARE_BUSES else "virtio_net"
+    if all(card not in kernel.modules | kernel.has for kernel in guest.kernels):
         draft.nic_model = "e1000e"
     try:
         edits = plan_edits(machine, bus=bus, nics=nics)
@@ -148,7 +149,7 @@ def _heavy(draft: _Draft, means: Means) -> None:
 
 def _windows(draft: _Draft, means: Means, bus: str) -> None:
     draft.bus, draft.nic_model = "sata", "e1000e"
-    if bus not in ("virtio", "scsi"):
+    if bus not in ("virtio", "scsi", "pvscsi", "lsilogic"):
         draft.bus = bus
     if not means.v2v and means.virtio_win is not None:
         draft.route = "v2v"
@@ -210,7 +211,8 @@ def native_bus(guest: Guest, bus: str) -> str:
 
     if not kernels or fits(bus):
         return bus
-    return next((other for other in ("sata", "ide", "scsi", "virtio") if fits(other)), bus)
+    others = ("sata", "ide", "lsilogic", "pvscsi") if bus in VMWARE_BUSES else ("sata", "ide", "scsi", "virtio")
+    return next((other for other in others if fits(other)), bus)
 
 
 def plan_edits(machine: Machine, *, bus: str, nics: Sequence[Nic]) -> Edits:
@@ -225,7 +227,8 @@ def plan_edits(machine: Machine, *, bus: str, nics: Sequence[Nic]) -> Edits:
     _refuse_mapped(guest)
     edits = Edits()
     plan_initramfs(guest, edits, bus)
-    device.plan_devices(guest, edits, device.Devices(machine.layouts, root, guest.text("etc/fstab")))
+    devices = device.Devices(machine.layouts, root, guest.text("etc/fstab"))
+    device.plan_devices(guest, edits, devices, disk="sd" if bus in VMWARE_BUSES else "vd")
     network.plan_network(guest, edits, nics)
     return edits
 

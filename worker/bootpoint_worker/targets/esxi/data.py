@@ -141,13 +141,3 @@ def _disk_of(host: Host, replica: Replica, point_id: UUID, slot: str) -> tuple[v
         text = f"{replica.vm_name} on host {host.name} has no point {point_id} with a disk {slot!r}"
         raise host.problem(Code.NO_SUCH_POINT, text, replica, value=str(point_id))
     return vddk.Disk(found.vm.moref, entry.file, snapshot), entry.size_bytes
-
-
-def reads(reader: NbdReader) -> Callable[[int, int], bytes]:
-    """Return a function that reads, and gives less or nothing where a disk ends."""
-
-    def read(offset: int, length: int) -> bytes:
-        length = min(length, reader.size_bytes - offset)
-        return reader.read(offset, length) if length > 0 and offset >= 0 else b""
-
-    return read

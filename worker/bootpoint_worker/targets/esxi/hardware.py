@@ -43,6 +43,9 @@ CONTROLLERS = {
     "ide": Controller("VirtualIDEController", (0, 1)),
 }
 
+#: Keys of the IDE controllers that every VM is born with.
+IDE_KEYS = 200, 201
+
 #: Network card of a job -> its type in the API.
 NIC_KINDS = {
     "virtio": "VirtualVmxnet3",
@@ -175,12 +178,14 @@ class Board:
     """
 
     def __init__(self, devices: Sequence[Any] = ()) -> None:
-        self._controllers: list[tuple[str, int]] = []
+        # Whoever makes a VM is given these two, and can't have more.
+        self._controllers: list[tuple[str, int]] = [("VirtualIDEController", key) for key in IDE_KEYS]
         self._taken: set[tuple[int, int]] = set()
         self._fresh = -100
         self.changes: list[Any] = []
         for device in devices:
-            self._controllers.append((type(device).__name__.rpartition(".")[2], device.key))
+            if device.key not in IDE_KEYS:
+                self._controllers.append((type(device).__name__.rpartition(".")[2], device.key))
             if device.unitNumber is not None and device.controllerKey is not None:
                 self._taken.add((device.controllerKey, device.unitNumber))
 

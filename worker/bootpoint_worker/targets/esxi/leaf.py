@@ -174,6 +174,21 @@ def _changed_values(host: Host, before: place.Snapshot) -> tuple[Any, hardware.W
     return spec, wanted
 
 
+def rehang(host: Host, before: place.Snapshot, state: State) -> None:
+    """Attach the disks of a standby by the bus that its machine boots from as it is, where that isn't the job's."""
+    from pyVmomi import vim
+
+    profile = before.manifest.profile
+    if profile is None or profile.bus is None:
+        return
+    found = machine.disks(state.devices)
+    board = hardware.Board([device for device in state.devices if device not in found])
+    for number, disk in enumerate(sorted(found, key=lambda each: (each.controllerKey, each.unitNumber))):
+        board.attach(profile.bus, hardware.new_backing(disk.backing.fileName), size_bytes=None, key=-1000 - number)
+    changes = [*hardware.removed(found), *board.changes]
+    machine.reconfigure(host, before.vm.entity, vim.vm.ConfigSpec(deviceChange=changes))
+
+
 def _size(replica: Replica) -> tuple[int, int]:
     return replica.cpus, replica.memory_bytes // MiB
 

@@ -14,31 +14,43 @@ import msgspec
 from bootpoint_common.errors import Code
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.esxi import journal, leaf, machine, place, runbook
+from bootpoint_worker.targets.esxi.conversion import apply, converted
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.esxi.trial import start_test, stop_test
 from bootpoint_worker.targets.host import VirtualMachine
+from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.replica import Replica
 
 
 def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine:
     """Start the standby or a test; see `Target.start`."""
-    if request.conversion in ("light", "v2v"):
-        text = f"host {host.name}: conversions by {request.conversion!r} are not made on ESXi"
-        raise host.problem(Code.CONVERSION_FAILED, text, replica, key="conversion", value=request.conversion)
     if request.test_id is not None:
         return start_test(host, replica, request, request.test_id)
-    return place.retried(host, lambda: _start(host, replica, request))
-
-
-def _start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine:
     before = place.must_read(host, replica)
+    point = _wanted(host, before, request)
+    _refuse(host, before)
+    with converted(host, before.manifest.replica, point.point_id, request) as work:
+        return place.retried(host, lambda: _start(host, replica, request, point.point_id, work))
+
+
+def _wanted(host: Host, before: place.Snapshot, request: StartRequest) -> journal.PointEntry:
+    """Return the point that a start means: a standby that was reverted starts from where it stands."""
     standing = before.manifest.standby
-    wanted = request.point_id
-    if wanted is None and standing is not None and standing.held:
-        wanted = standing.point_id
-    point = place.point_of(host, before.manifest, wanted)
-    machine.refuse_running(host, replica, machine.read_state(host, before.vm.entity))
+    held = standing.point_id if standing is not None and standing.held else None
+    return place.point_of(host, before.manifest, request.point_id or held)
+
+
+def _refuse(host: Host, before: place.Snapshot) -> None:
+    machine.refuse_running(host, before.manifest.replica, machine.read_state(host, before.vm.entity))
     _refuse_open(host, before.manifest)
+
+
+def _start(
+    host: Host, replica: Replica, request: StartRequest, point_id: UUID, work: Work | None
+) -> VirtualMachine:
+    before = place.must_read(host, replica)
+    point, standing = place.point_of(host, before.manifest, point_id), before.manifest.standby
+    _refuse(host, before)
     host.step("start:stand")
     before = leaf.stand(host, before, point)
     held = standing is not None and standing.held and standing.point_id == point.point_id
@@ -46,12 +58,23 @@ def _start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachin
     host.step("start:journal")
     # Before it runs: a crash in between must not look like drift.
     after = place.change(before, msgspec.structs.replace(before.manifest, standby=entry, dirty=True))
+    host.step("start:fill")
+    _fill(host, after, point, work)
     if not request.paused:
         host.step("start:run")
         machine.power_on(host, after.vm.entity)
     runbook.write(host, after)
     state = "off" if request.paused else "running"
     return VirtualMachine(replica.vm_name, str(after.manifest.vm_uuid), state, replica.replica_id)
+
+
+def _fill(host: Host, before: place.Snapshot, point: journal.PointEntry, work: Work | None) -> None:
+    """Write into the leaves what a conversion has changed, or attach them by a bus that the machine knows."""
+    state = machine.read_state(host, before.vm.entity)
+    if work is None:
+        leaf.rehang(host, before, state)
+        return
+    apply(host, work, before.vm.moref, {disk.slot: state.leaf(disk.key) or "" for disk in point.disks})
 
 
 def _refuse_open(host: Host, manifest: journal.Manifest) -> None:

@@ -12,9 +12,9 @@ from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.esxi import (
     commit,
     consolidation,
+    conversion,
     creation,
     data,
-    examination,
     inspect,
     inventory,
     observation,
@@ -140,7 +140,7 @@ class EsxiTarget:
 
     def examine(self, replica: Replica, point_id: UUID) -> Profile:
         """See `Target.examine`."""
-        return examination.examine(self.host, replica, point_id)
+        return conversion.examine(self.host, replica, point_id)
 
     def stop(self, replica: Replica, test_id: str | None) -> None:
         """See `Target.stop`."""

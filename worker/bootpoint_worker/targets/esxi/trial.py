@@ -23,9 +23,11 @@ import msgspec
 
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.esxi import compute, hardware, inventory, journal, machine, place
+from bootpoint_worker.targets.esxi.conversion import apply, converted
 from bootpoint_worker.targets.esxi.datastore import join, parent, split
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.host import VirtualMachine
+from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.replica import Nic, Replica, new_mac
 
 #: Name of the file that a test's first serial port is written to.
@@ -34,22 +36,27 @@ SERIAL = "serial.log"
 
 def start_test(host: Host, replica: Replica, request: StartRequest, test_id: str) -> VirtualMachine:
     """Start a test VM, or return the one of that id."""
-    return place.retried(host, lambda: _start(host, replica, request, test_id))
+    before = place.must_read(host, replica)
+    there = test_of(inventory.machines(host.client), replica, test_id)
+    if there is not None and there.on and before.manifest.test(test_id) is not None:
+        return there.described
+    own = before.manifest.replica
+    isolated = replace(own, nics=tuple(_isolated(nic) for nic in own.nics))
+    with converted(host, isolated, request.point_id, request) as work:
+        return place.retried(host, lambda: _start(host, isolated, request, test_id, work))
 
 
-def _start(host: Host, replica: Replica, request: StartRequest, test_id: str) -> VirtualMachine:
+def _start(host: Host, replica: Replica, request: StartRequest, test_id: str, work: Work | None) -> VirtualMachine:
     before = place.must_read(host, replica)
     point = place.point_of(host, before.manifest, request.point_id)
     name = journal.test_name(replica, test_id)
     vms = inventory.machines(host.client)
     there = test_of(vms, replica, test_id)
-    if there is not None and before.manifest.test(test_id) is not None and there.on:
-        return there.described
     if there is not None:
         end_test(host, there)  # left by a start or a stop that was interrupted
     elif any(vm.name == name for vm in vms):
         raise host.taken(replica, f"there is a VM named {name} that bootpoint did not make")
-    directory = join(parent(before.vm.directory), name)
+    directory = _directory(before, replica, test_id)
     serial = request.serial_log if (request.serial_log or "").startswith("[") else join(directory, SERIAL)
     entry = journal.Machine(
         point_id=point.point_id, test_id=test_id, started_at=datetime.now(UTC), serial_log=serial
@@ -57,7 +64,10 @@ def _start(host: Host, replica: Replica, request: StartRequest, test_id: str) ->
     host.step("test:journal")
     place.change(before, _without(before.manifest, test_id, entry))
     host.step("test:make")
-    vm = _make(host, before, point, entry, directory)
+    vm = _make(host, before, replica, point, entry, converted=work is not None)
+    if work is not None:
+        host.step("test:fill")
+        apply(host, work, vm.moref, {disk.slot: _file_of(directory, number) for number, disk in enumerate(point.disks)})
     if not request.paused:
         host.step("test:run")
         machine.power_on(host, vm.entity)
@@ -70,15 +80,27 @@ def _without(manifest: journal.Manifest, test_id: str, entry: journal.Machine | 
 
 
 def _make(
-    host: Host, before: place.Snapshot, point: journal.PointEntry, entry: journal.Machine, directory: str
+    host: Host,
+    before: place.Snapshot,
+    replica: Replica,
+    point: journal.PointEntry,
+    entry: journal.Machine,
+    *,
+    converted: bool,
 ) -> inventory.Vm:
-    manifest = before.manifest
-    replica = replace(manifest.replica, nics=tuple(_isolated(nic) for nic in manifest.replica.nics))
+    """Make the VM; one that was converted has the job's hardware, another what its source knows."""
+    manifest, directory = before.manifest, _directory(before, replica, entry.test_id or "")
     running = compute.find_compute(host, before.store, replica)
     guest = hardware.guest_id(manifest.profile, compute.guests(host, running.browser))
     name = journal.test_name(replica, entry.test_id or "")
     wanted = hardware.Wanted(
-        replica, name, directory, guest, hardware.networks(host, replica), manifest.profile, entry.test_id
+        replica,
+        name,
+        directory,
+        guest,
+        hardware.networks(host, replica),
+        None if converted else manifest.profile,
+        entry.test_id,
     )
     before.store.delete(directory)  # of a start that was interrupted; the host refuses a folder that is there
     spec = wanted.spec()
@@ -94,10 +116,18 @@ def _disks(wanted: hardware.Wanted, point: journal.PointEntry) -> list[Any]:
     specs = {disk.slot: disk for disk in wanted.replica.disks}
     for number, entry in enumerate(point.disks):
         disk = specs.get(entry.slot)
-        backing = hardware.new_backing(join(wanted.directory, f"disk-{number}.vmdk"), parent=entry.file)
+        backing = hardware.new_backing(_file_of(wanted.directory, number), parent=entry.file)
         bus = wanted.bus(disk) if disk is not None else next(iter(hardware.CONTROLLERS))
         board.attach(bus, backing, size_bytes=entry.size_bytes, key=-1000 - number)
     return board.changes
+
+
+def _directory(before: place.Snapshot, replica: Replica, test_id: str) -> str:
+    return join(parent(before.vm.directory), journal.test_name(replica, test_id))
+
+
+def _file_of(directory: str, number: int) -> str:
+    return join(directory, f"disk-{number}.vmdk")
 
 
 def _serial_port(path: str) -> Any:

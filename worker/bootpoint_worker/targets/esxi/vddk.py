@@ -40,6 +40,9 @@ TRANSPORTS = "nbdssl:nbd"
 #: Bytes of the smallest and the largest request that VDDK is given: sectors, and NFC's buffers.
 _BLOCKSIZE = ("minblock=512", "maxdata=2M")
 
+#: Seconds within which a started server has to listen: it loads a large library first.
+START_TIMEOUT = 30.0
+
 #: Seconds within which a server that was told to end has to be gone.
 END_TIMEOUT = 10.0
 
@@ -96,6 +99,23 @@ class Server:
     def socket(self) -> Path:
         """Its listening socket."""
         return self.directory / "socket"
+
+    @property
+    def uri(self) -> str:
+        """As the NBD URI specification and qemu have it."""
+        return f"nbd+unix:///?socket={self.socket}"
+
+    def wait(self) -> None:
+        """Wait until it listens.
+
+        Raises:
+            BootpointError: It has ended, or doesn't; see `problem`.
+        """
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self.socket.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise self.problem()
+            time.sleep(0.02)
 
     def begin(self, handle: nbd.NBD) -> None:
         """Let a handle connect.

@@ -66,9 +66,18 @@ def _kept(host: Host, place: Place, replica: Replica, profile: Profile) -> bool:
     return any(getattr(old, name) != getattr(profile, name) for name in _HARDWARE)
 
 
-def profile_of(host: Host, work: Work, replica: Replica) -> tuple[Machine, Profile, tuple[Mount, ...]]:
-    """Return what is on the disks, what it takes, and how the guest's file systems are mounted."""
-    means = means_of(host)
+def profile_of(
+    host: Host, work: Work, replica: Replica, means: Means | None = None
+) -> tuple[Machine, Profile, tuple[Mount, ...]]:
+    """Return what is on the disks, what it takes, and how the guest's file systems are mounted.
+
+    Args:
+        host: Where the work is done.
+        work: The layers.
+        replica: The standby.
+        means: What may be used; None for all that the host has.
+    """
+    means = means or means_of(host)
     machine, mounts = look(host, work, means)
     profile = decide(work.point.point_id, machine, means, bus=bus_of(replica, machine), nics=replica.nics)
     if profile.firmware == "uefi" and replica.firmware != "uefi" and not has_uefi(host):

@@ -95,17 +95,22 @@ def _convert(host: Host, work: Work, replica: Replica, wanted: str) -> Profile:
     machine, profile, mounts = profile_of(host, work, replica)
     route = profile.route if wanted == "auto" else wanted
     if route == "light":
-        _light(host, work, replica, machine, mounts)
+        convert_light(host, work, replica, machine, mounts)
     elif route == "v2v":
         v2v.convert(host, work, replica, profile)
     else:
         return profile
-    _loader(host, work, machine, profile)
+    complete_loader(host, work, machine, profile)
     host.step("convert:done")
     return replace(profile, route=route)
 
 
-def _light(host: Host, work: Work, replica: Replica, machine: Machine, mounts: tuple[Mount, ...]) -> None:
+def convert_light(host: Host, work: Work, replica: Replica, machine: Machine, mounts: tuple[Mount, ...]) -> None:
+    """Edit a few files of a guest.
+
+    Raises:
+        FatalError: ``conversion_failed``.
+    """
     if machine.guest is None:
         # Nothing is known of its files; what can be done is its boot loader's.
         if machine.loaders is not None and plan_fallback(machine.loaders):
@@ -120,7 +125,8 @@ def _light(host: Host, work: Work, replica: Replica, machine: Machine, mounts: t
         step.write(host, work, mounts, edits, write_archive(machine.guest, edits))
 
 
-def _loader(host: Host, work: Work, machine: Machine, profile: Profile) -> None:
+def complete_loader(host: Host, work: Work, machine: Machine, profile: Profile) -> None:
+    """Put a boot loader where a firmware without memory finds it, if it isn't there."""
     boot = next((layout for layout in machine.layouts if layout.boots), None)
     copies = plan_fallback(machine.loaders or ())
     if boot is not None and boot.esp is not None and profile.loader is not None and copies:
