@@ -39,6 +39,7 @@ class Client:
         begin: Lets a handle that wasn't used yet begin to connect; called again while nobody listens.
         server: What is connected to, for messages.
         contexts: Metadata contexts to ask for.
+        timeout: Seconds within which it must stand.
         refusal: Tells an error of the handle that trying again can't mend, as an error of ours; None for the others.
     """
 
@@ -49,10 +50,12 @@ class Client:
         begin: Callable[[nbd.NBD], None],
         server: str,
         contexts: tuple[str, ...] = (),
+        timeout: float = CONNECT_TIMEOUT,
         refusal: Callable[[nbd.Error], BootpointError | None] = lambda _exc: None,
     ) -> None:
         self._host = host
         self._server = server
+        self._timeout = timeout
         self.handle = self._connect(begin, contexts, refusal)
 
     def _connect(
@@ -69,7 +72,7 @@ class Client:
                 "this worker lacks libnbd's Python module: install the distribution's python3-libnbd",
                 host=self._host,
             ) from exc
-        deadline = time.monotonic() + CONNECT_TIMEOUT
+        deadline = time.monotonic() + self._timeout
         while True:
             handle = nbd.NBD()
             for context in contexts:

@@ -40,7 +40,9 @@ def start_test(host: Host, replica: Replica, request: StartRequest, test_id: str
     there = test_of(inventory.machines(host.client), replica, test_id)
     if there is not None and there.on and before.manifest.test(test_id) is not None:
         return there.described
-    own = before.manifest.replica
+    point = place.point_of(host, before.manifest, request.point_id)
+    # The head may be another one when the conversion is done.
+    request, own = replace(request, point_id=point.point_id), before.manifest.replica
     isolated = replace(own, nics=tuple(_isolated(nic) for nic in own.nics))
     with converted(host, isolated, request.point_id, request) as work:
         return place.retried(host, lambda: _start(host, isolated, request, test_id, work))
@@ -54,9 +56,9 @@ def _start(host: Host, replica: Replica, request: StartRequest, test_id: str, wo
     there = test_of(vms, replica, test_id)
     if there is not None:
         end_test(host, there)  # left by a start or a stop that was interrupted
-    elif any(vm.name == name for vm in vms):
-        raise host.taken(replica, f"there is a VM named {name} that bootpoint did not make")
     directory = _directory(before, replica, test_id)
+    if any(vm.name == name or (vm.vmx and vm.directory == directory) for vm in vms if vm is not there):
+        raise host.taken(replica, f"there is a VM named {name}, or in {directory}, that bootpoint did not make")
     serial = request.serial_log if (request.serial_log or "").startswith("[") else join(directory, SERIAL)
     entry = journal.Machine(
         point_id=point.point_id, test_id=test_id, started_at=datetime.now(UTC), serial_log=serial

@@ -43,6 +43,9 @@ _BLOCKSIZE = ("minblock=512", "maxdata=2M")
 #: Seconds within which a started server has to listen: it loads a large library first.
 START_TIMEOUT = 30.0
 
+#: Seconds within which a disk must be open: the library logs in, and asks the host for a ticket.
+CONNECT_TIMEOUT = 90.0
+
 #: Seconds within which a server that was told to end has to be gone.
 END_TIMEOUT = 10.0
 
@@ -206,6 +209,7 @@ def connected(server: Server, contexts: tuple[str, ...] = ()) -> Client:
             begin=server.begin,
             server="nbdkit",
             contexts=contexts,
+            timeout=CONNECT_TIMEOUT,
             refusal=server.refusal,
         )
     except BaseException:
