@@ -169,6 +169,7 @@ def test_a_merge_without_room_says_so_and_is_done_when_there_is_some(bench: Benc
     assert bench.read(second.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN))
 
 
+@pytest.mark.timeout(900)
 def test_thirty_points_leave_room_for_one_more(bench: Bench) -> None:
     points: list[JournalPoint] = []
     for number in range(bench.target.point_limit + 1):
