@@ -25,6 +25,7 @@ from bootpoint_worker.targets.replica import Replica
 from tests.contract.drivers import Driver
 from tests.esxi import chain
 from tests.esxi.client import connect as log_in
+from tests.esxi.client import leaves
 from tests.esxi.server import ADDRESS, Esxi
 from tests.esxi.world import ROOT
 from tests.service.component import need
@@ -64,10 +65,12 @@ class EsxiHooks:
             os.kill(pid, signal.SIGKILL)
 
     def lose_layer(self, replica: Replica, layer: Layer) -> None:
-        """Revert the VM, as somebody may in the vSphere client: its leaves are new, maybe of the same name."""
+        """Revert the VM twice, as somebody may in the vSphere client: its new leaf has the name of the lost one."""
         with log_in(self.host) as client:
             (vm,) = (each for each in client.datacenter.vmFolder.childEntity if each.name == replica.vm_name)
-            client.result(vm.RevertToCurrentSnapshot_Task())
+            for _ in range(2):
+                client.result(vm.RevertToCurrentSnapshot_Task())
+            assert layer.identity in leaves(vm)
 
     def add_vm(self, name: str) -> None:
         with log_in(self.host) as client:
