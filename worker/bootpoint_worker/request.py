@@ -9,6 +9,7 @@ from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import read_json
+from bootpoint_common.store import event
 from bootpoint_common.store import host as hosts
 from bootpoint_common.store import job as jobs
 from bootpoint_common.store import request as requests
@@ -22,6 +23,7 @@ from bootpoint_worker.context import Context
 from bootpoint_worker.hostinfo import info_as_json, unsupported
 from bootpoint_worker.preflight import check
 from bootpoint_worker.replica import from_json
+from bootpoint_worker.selftest import selftest
 from bootpoint_worker.targets import fetch_fingerprint
 
 
@@ -146,12 +148,24 @@ def _may_be_deleted(context: Context, request: Request) -> dict[str, Any]:
     return {"on_host": True}
 
 
+def _selftest(context: Context, request: Request) -> dict[str, Any]:
+    """Try a host out with a throw-away standby; what failed is part of the answer."""
+    host, actor = host_of(context, request), str(request.arguments.get("actor", "worker"))
+    with session(context, request, host) as target:
+        found = selftest(target, host.name, host.kind, request.arguments.get("storage"))
+    with context.database.transaction() as connection:
+        ended = "passed" if found.passed else "failed"
+        event.record(connection, "host_selftest", f"selftest of host {host.name} {ended}", actor=actor, host=host.name)
+    return found.as_json()
+
+
 _ANSWERS: dict[str, Callable[[Context, Request], dict[str, Any]]] = {
     "host_show": _host_check,
     "host_check": _host_check,
     "host_fingerprint": _host_fingerprint,
     "host_rescan": _host_rescan,
     "preflight": _preflight,
+    "selftest": _selftest,
     "may_be_deleted": _may_be_deleted,
     **vm.ANSWERS,
 }

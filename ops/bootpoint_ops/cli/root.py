@@ -33,6 +33,7 @@ from bootpoint_ops.cli import (
     report,
     rescan,
     run,
+    selftest,
     status,
     switch,
     tls,
@@ -138,7 +139,7 @@ for _command in (
     *(process.up, process.demo, process.db, process.worker, process.scheduler, process.exporter, process.code),
     *(status.status, report.report, history.history),
     *(rescan.host, agent.agent, disk.disk, event.event, job.job, run.run, check.point, vm.vm),
-    *(switch.switch, deletion.replica, tls.tls),
+    *(switch.switch, deletion.replica, tls.tls, selftest.selftest),
 ):
     main.add_command(_command)
 
