@@ -99,9 +99,12 @@ def _host_notes(host: Mapping[str, Any]) -> dict[str, str]:
     storages = [f"{each['name']} ({format_size(each['free_bytes'])} free)" for each in host["storages"]]
     notes = {"target[0].pool": f"the workers that serve it; default: the host's pool, {host['pool']}"}
     if storages:
-        notes["target[0].storage.name"] = f"an absolute directory, or one of {', '.join(storages)}"
+        directory = "an absolute directory, or " if host["kind"] == "kvm" else ""
+        notes["target[0].storage.name"] = f"{directory}one of {', '.join(storages)}"
     if host["buses"]:
         notes["target[0].storage.bus"] = f"one of {', '.join(host['buses'])}"
+    if host["resource_pools"]:
+        notes["target[0].storage.resource_pool"] = f"the host's own, or one of {', '.join(host['resource_pools'])}"
     return notes
 
 

@@ -151,6 +151,10 @@ def _offer(
     buses = info.get("buses") or ()
     if buses and storage.bus is not None and storage.bus not in (*buses, was.bus):
         yield _unknown(Code.HOST_UNSUPPORTED, target.host, "disk bus", storage.bus, buses, key="storage.bus")
+    pools = info.get("resource_pools") or ()
+    if pools and storage.resource_pool and storage.resource_pool not in (*pools, was.resource_pool):
+        key, pool = "storage.resource_pool", storage.resource_pool
+        yield _unknown(Code.HOST_UNSUPPORTED, target.host, "resource pool", pool, pools, key=key)
     yield from _cards(target, info, old, machine)
 
 

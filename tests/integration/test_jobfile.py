@@ -33,6 +33,7 @@ INFO = {
     "networks": [{"name": "br-dr", "kind": "bridge"}, {"name": "nat", "kind": "nat"}],
     "buses": ["virtio", "scsi"],
     "nic_models": ["virtio", "e1000e"],
+    "resource_pools": ["standbys"],
 }
 
 Say = Callable[..., list[tuple[Any, ...]]]
@@ -166,6 +167,12 @@ def test_a_schedule_that_is_over_is_a_warning(site: Call, tmp_path: Path) -> Non
         ),
         ({"target": 'storage = { name = "defualt" }'}, "storage_unknown", "target[0].storage.name", "'default'"),
         ({"target": 'storage = { bus = "ide" }'}, "host_unsupported", "target[0].storage.bus", "virtio"),
+        (
+            {"target": 'storage = { resource_pool = "standby" }'},
+            "host_unsupported",
+            "target[0].storage.resource_pool",
+            "'standbys'",
+        ),
         ({"target": '[[target.nic]]\nnetwork = "br-d"'}, "network_unknown", "target[0].nic[0].network", "'br-dr'"),
         ({"target": '[[target.nic]]\nmodel = "virtio"'}, "network_unknown", "target[0].nic[0].network", "br-dr, nat"),
         ({}, "network_unknown", "target[0].nic", "br-dr, nat"),

@@ -24,6 +24,7 @@ def disk(disk_id: str, path: str, *, eligible: bool = True, mount: str | None = 
 def host(**changes: Any) -> dict[str, Any]:
     known = {
         "name": "kvm1",
+        "kind": "kvm",
         "pool": "kvm",
         "storages": [
             {"name": "slow", "path": "/a", "size_bytes": GiB, "free_bytes": 1},
@@ -32,6 +33,7 @@ def host(**changes: Any) -> dict[str, Any]:
         "networks": [{"name": "default", "kind": "nat"}, {"name": "br-dr", "kind": "bridge"}],
         "buses": ["virtio", "scsi"],
         "nic_models": ["virtio"],
+        "resource_pools": [],
     }
     return known | changes
 
@@ -105,3 +107,13 @@ def test_disks_that_cannot_be_protected_are_named_with_their_reason() -> None:
     with pytest.raises(RefusedError) as refused:
         draft("erp", {"machine": None, "items": [disk("path:a", "/dev/vda", eligible=False, reason="ldm")]}, host())
     assert refused.value.code is Code.SOURCE_INELIGIBLE
+
+
+def test_what_an_esxi_host_offers_is_named_beside_its_keys() -> None:
+    on = host(kind="esxi", buses=["virtio", "nvme"], resource_pools=["prod", "standbys"])
+    spec, text = draft("erp", CASES["a server"][0], on)
+    (target,) = spec.targets
+    assert target.storage.resource_pool == ""
+    for said in ("one of virtio, nvme", "the host's own, or one of prod, standbys"):
+        assert said in text
+    assert "absolute directory" not in text

@@ -15,8 +15,8 @@ from bootpoint_common.units import MiB, TiB
 #: consolidated; 30 is what ESXi's 32 snapshot levels allow. A kind may allow less.
 FEWEST_POINTS, MOST_POINTS = 3, 30
 
-#: Disk buses that every driver knows how to name.
-_BUSES = ("virtio", "scsi", "sata", "ide")
+#: Disk buses that some driver knows; which of them a host has is asked of the host.
+_BUSES = ("virtio", "scsi", "sata", "ide", "pvscsi", "lsilogic", "lsisas", "nvme")
 
 _POOL = value.matching("[A-Za-z0-9][A-Za-z0-9_-]{0,62}", "a pool's name: letters, digits, _ and -")
 _VM_NAME = value.matching(

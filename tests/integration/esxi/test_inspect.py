@@ -27,6 +27,8 @@ def test_a_host_says_what_it_is_and_has(
     tmp_path: Path, flags: tuple[str, ...], version: str, networks: list[tuple[str, str]]
 ) -> None:
     with vcsim(tmp_path, *flags) as simulator, closing(Client(access=simulator.access())) as client:
+        [(root, _)] = client.read_all("ResourcePool", "name")
+        client.call(lambda: root.CreateResourcePool(name="standbys", spec=_pool()))
         info = inspect_host(client, simulator.access())
     assert (info.version, info.licence) == (version, "Evaluation Mode (eval)")
     assert (info.cpus, info.memory_bytes) == (2, 4294430720)
@@ -35,8 +37,17 @@ def test_a_host_says_what_it_is_and_has(
     assert 0 < store.free_bytes <= store.size_bytes
     assert Path(store.path).is_relative_to(simulator.files)
     assert [(network.name, network.kind) for network in info.networks] == networks
-    assert info.resource_pools == ("Resources",)
+    assert info.resource_pools == ("standbys",)
     assert info.hardware_versions == ("vmx-13",)
+
+
+def _pool() -> object:
+    from pyVmomi import vim
+
+    plenty = vim.ResourceAllocationInfo(
+        reservation=0, limit=-1, expandableReservation=True, shares=vim.SharesInfo(level="normal", shares=1000)
+    )
+    return vim.ResourceConfigSpec(cpuAllocation=plenty, memoryAllocation=plenty)
 
 
 def test_what_is_missing_on_this_machine_is_a_problem_with_a_remedy(tmp_path: Path) -> None:

@@ -66,7 +66,7 @@ class HostInfo:
         large_sector_buses: Those disk buses whose disks can have sectors of 4,096 bytes.
         mac_prefix: What new MAC addresses begin with there; see `replica.new_mac`.
         licence: Its licence, for people; None where it has none, or the account may not see it.
-        resource_pools: Names of the pools that a standby can run in.
+        resource_pools: Names of the pools that a standby can run in, but for the host's own.
         hardware_versions: Versions of virtual hardware that it offers, the oldest first.
         disk_library: What reaches its disks on the worker's machine, with versions; None where none is needed, or it
             can't be used.

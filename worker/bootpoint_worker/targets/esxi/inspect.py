@@ -43,7 +43,7 @@ def inspect_host(client: Client, access: HostAccess) -> HostInfo:
         problems=means.problems,
         hints=(*means.hints, *_away(client)),
         licence=licence,
-        resource_pools=tuple(sorted({found["name"] for _, found in client.read_all("ResourcePool", "name")})),
+        resource_pools=tuple(sorted(_pools(client))),
         hardware_versions=tuple(_hardware_versions(client)),
         disk_library=means.description,
     )
@@ -85,6 +85,14 @@ def _wired(client: Client) -> dict[str, bool]:
         for group in found.get("config.network.portgroup") or ():
             wired[group.spec.name] = wired.get(group.spec.name, False) or cards.get(group.spec.vswitchName, True)
     return wired
+
+
+def _pools(client: Client) -> set[str]:
+    """Return the names of the resource pools, without those that hosts and clusters have of their own."""
+    from pyVmomi import vim
+
+    found = client.read_all("ResourcePool", "name", "parent")
+    return {values["name"] for _, values in found if isinstance(values.get("parent"), vim.ResourcePool)}
 
 
 def _hardware_versions(client: Client) -> list[str]:
