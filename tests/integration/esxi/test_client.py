@@ -190,6 +190,23 @@ def test_a_host_that_is_away_may_be_tried_again(simulator: Vcsim) -> None:
     assert problem.retryable
 
 
+def test_a_host_that_hangs_is_given_up_and_known_again(
+    simulator: Vcsim, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bootpoint_worker.targets.esxi.client.CALL_TIMEOUT", 0.3)
+    _ = client.content
+    simulator.server.freeze()
+    try:
+        with pytest.raises(BootpointError) as problem:
+            client.read_all("Datastore", "name")
+        # Nothing waits for the host any more; the session that is left there ends by itself.
+        client.close()
+    finally:
+        simulator.server.thaw()
+    assert problem.value.code is Code.HOST_UNREACHABLE
+    assert len(client.read_all("Datastore", "name")) == 1
+
+
 def test_what_serves_no_vsphere_api_is_said(simulator: Vcsim, tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         authority = make_authority(tmp_path)

@@ -7,12 +7,14 @@ of silence, or when its management agent restarts) is renewed once; the call tha
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
 from http.client import HTTPException, HTTPSConnection
 from typing import TYPE_CHECKING, Any, TypeVar
+from xml.parsers.expat import ExpatError
 
-from bootpoint_common.errors import Code, error
+from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.esxi.certificate import CONNECT_TIMEOUT, fingerprint_of, pinned
 from bootpoint_worker.targets.esxi.fault import error_of, mapped
 from bootpoint_worker.targets.esxi.query import Query
@@ -112,6 +114,10 @@ class Client:
             except vim.fault.NotAuthenticated:
                 self._log_in()
                 return function()
+            except (OSError, HTTPException):
+                # The session is left to the host: a goodbye would wait for it as long again.
+                self._content = None
+                raise
 
     def run(self, function: Callable[[], vim.Task], *, timeout: float = TASK_TIMEOUT) -> Any:
         """Make a call that begins a task, and wait for its end; see `call` and `wait`."""
@@ -160,7 +166,8 @@ class Client:
             RetryableError: ``layer_lost``: it is gone.
             FatalError: ``host_permission``.
         """
-        return self.read_each([entity], *paths, optional=optional)[0][1]
+        found = self.read_each([entity], *paths, optional=optional)
+        return found[0][1] if found else {}
 
     def read_each(
         self, entities: Iterable[Any], *paths: str, optional: Sequence[str] = ()
@@ -228,13 +235,13 @@ class Client:
             return
         from pyVmomi import vmodl
 
-        try:
+        stub.DropConnections()
+        stub.schemeArgs["timeout"] = CONNECT_TIMEOUT
+        # What isn't ended here ends by itself after 30 minutes.
+        with contextlib.suppress(OSError, HTTPException, ExpatError, BootpointError, vmodl.MethodFault):
             if content is not None:
                 content.sessionManager.Logout()
-        except (OSError, HTTPException, vmodl.MethodFault):
-            pass  # it ends by itself after 30 minutes
-        finally:
-            stub.DropConnections()
+        stub.DropConnections()
 
     def _log_in(self) -> vim.ServiceInstanceContent:
         """Begin a session, or a new one in place of one that was ended: objects that are in use stay valid."""
