@@ -1,0 +1,107 @@
+"""Runs onto an ESXi host that something happens to: what they say, and that the next one brings the right bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from bootpoint_common.store.run import Run
+from bootpoint_common.units import MiB
+from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from tests.esxi.server import ADDRESS
+from tests.esxi.world import ROOT
+from tests.service.esxi_site import PATIENCE, EsxiSite, esxi_site
+
+#: Size of the disk; all of it changes with each run.
+SIZE = 8 * MiB
+
+#: Kilobytes a second that a run sends, so that it can be met in its midst.
+SLOWLY = {"nice": 0, "network_kb_per_second": [{"value": 1024}]}
+
+
+def rewrite(disk: Path, seed: int) -> None:
+    with disk.open("r+b" if disk.exists() else "wb") as file:
+        file.write(Random(seed).randbytes(SIZE))
+
+
+@pytest.fixture
+def site(database: str, tmp_path: Path) -> Iterator[EsxiSite]:
+    disk = tmp_path / "system.raw"
+    rewrite(disk, 0)
+    with esxi_site(database, tmp_path, disk, points=14, limits=SLOWLY) as made:
+        made.protect()
+        yield made
+
+
+def goes_on(site: EsxiSite) -> None:
+    """Do a run that succeeds, and compare all points."""
+    before = len(site.fleet.points(site.job))
+    rewrite(site.disk, 1 + len(site.copies))
+    site.protect()
+    assert site.check() == before + 1
+
+
+def in_its_midst(site: EsxiSite) -> Run:
+    """Begin a run, and return when a part of it is durable on the host."""
+    rewrite(site.disk, 1 + len(site.copies))
+    run = site.begin()
+    query = (
+        "SELECT 1 FROM boot_point p JOIN boot_point_disk d ON d.point_id = p.id"
+        " WHERE p.run_uid = %s AND d.watermark_bytes > 0"
+    )
+    site.fleet.wait_until(lambda: site.fleet.row(query, run.uid), PATIENCE)
+    return run
+
+
+def test_what_speaks_against_a_run_is_its_reason_and_gone_with_it(site: EsxiSite) -> None:
+    world, shown = site.host.world, fetch_fingerprint(ADDRESS, site.host.port)
+
+    site.host.renew_certificate()
+    site.host.cut()
+    site.host.start()
+    assert site.refused()["reason"] == "host_key_changed"
+    site.change(fingerprint=fetch_fingerprint(ADDRESS, site.host.port))
+    assert fetch_fingerprint(ADDRESS, site.host.port) != shown
+    goes_on(site)
+
+    site.change(secrets={"password": "wrong"})
+    assert site.refused()["reason"] == "host_auth"
+    site.change(secrets={"password": ROOT.password})
+    goes_on(site)
+
+    world.trouble.free_licence = True
+    assert site.refused()["reason"] == "host_licence"
+    world.trouble.free_licence = False
+
+    store = world.datastores[0]
+    room, store.capacity_bytes = store.capacity_bytes, 1
+    assert site.refused()["reason"] == "host_full"
+    store.capacity_bytes = room
+
+    with site.standby() as (vm, result):
+        result(vm.PowerOnVM_Task())
+        assert site.refused()["reason"] in ("standby_running", "drift")
+        result(vm.PowerOffVM_Task())
+    goes_on(site)
+
+
+@pytest.mark.parametrize(
+    "strike",
+    [
+        pytest.param(lambda site: site.host.world.sessions.expire(), id="session-ended"),
+        pytest.param(lambda site: (site.host.cut(), site.host.start()), id="host-restarted"),
+        pytest.param(lambda site: site.kill_servers(), id="nbdkit-killed"),
+    ],
+)
+def test_a_blow_in_mid_run_costs_that_run_at_most(site: EsxiSite, strike: Callable[[EsxiSite], object]) -> None:
+    run = in_its_midst(site)
+    strike(site)
+    ended = site.fleet.wait_until(
+        lambda: site.fleet.row("SELECT * FROM run WHERE uid = %s AND state NOT IN ('waiting', 'running')", run.uid),
+        PATIENCE,
+    )
+    assert site.check() == (2 if ended["state"] == "succeeded" else 1)
+    goes_on(site)
