@@ -67,7 +67,6 @@ def test_a_host_goes_through_all_of_a_standbys_life(host: FakeHost) -> None:
     ("verb", "failed"),
     [
         ("create", "check that a standby can be made"),
-        ("flush", "write boot point 1"),
         ("commit", "commit boot point 1"),
         ("consolidate", "consolidate boot point 1"),
     ],

@@ -149,8 +149,10 @@ class Server:
         self.stop(signal.SIGKILL)
 
     def freeze(self) -> None:
-        """Stop it in its tracks (SIGSTOP)."""
+        """Stop it in its tracks (SIGSTOP), and return when each of its threads stands still."""
         os.kill(self.pid, signal.SIGSTOP)
+        tasks = Path(f"/proc/{self.pid}/task")
+        wait_for(lambda: all(_stands_still(task) for task in tasks.iterdir()), "a process to stand still")
 
     def thaw(self) -> None:
         """Let it go on (SIGCONT)."""
@@ -161,6 +163,11 @@ class Server:
         with contextlib.suppress(FileNotFoundError):
             return self.log.read_text(errors="replace")[-length:]
         return ""
+
+
+def _stands_still(task: Path) -> bool:
+    """Tell whether a thread is stopped: field 3 of proc(5)'s ``stat``, behind the name, which may hold anything."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def run(
