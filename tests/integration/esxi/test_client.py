@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_worker.targets.esxi import query
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint, fingerprint_of, normalised
+from bootpoint_worker.targets.esxi.certificate import CONNECT_TIMEOUT, fetch_fingerprint, fingerprint_of, normalised
 from bootpoint_worker.targets.esxi.client import Client
 from bootpoint_worker.targets.host import HostAccess
 from tests.esxi.vcsim import Vcsim, vcsim
@@ -201,7 +202,9 @@ def test_a_host_that_hangs_is_given_up_and_known_again(simulator: Vcsim, client:
         with pytest.raises(BootpointError) as problem:
             client.read_all("Datastore", "name")
         # Nothing waits for the host any more; the session that is left there ends by itself.
+        began = time.monotonic()
         client.close()
+        assert time.monotonic() - began < CONNECT_TIMEOUT
     finally:
         simulator.server.thaw()
     assert problem.value.code is Code.HOST_UNREACHABLE
