@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from random import Random
 from uuid import UUID
 
+import pika
 import pytest
 
 from bootpoint_common.bundle import Kind, Opener, Place, Sealer, encode
@@ -27,6 +28,7 @@ from bootpoint_common.stream.carrier import (
 )
 from bootpoint_common.stream.memory import MemoryBroker
 from bootpoint_common.stream.rabbit import agent_permissions, connect_agent, connect_worker, setup
+from bootpoint_common.stream.rabbit_part import AGENT_EXCHANGE, stream_key, stream_queue
 from bootpoint_common.stream.sender import Outlet, StreamSender
 from bootpoint_common.units import GRAIN, KiB, MiB
 from tests.service.faulty import Faults, FaultyConsumer, FaultyPublisher
@@ -350,14 +352,24 @@ class Way:
         connect: Makes a consumer.
         bundles: How many are to arrive.
         size: Payload of each.
+        mend: What the worker does about a stream that nothing comes out of.
     """
 
-    def __init__(self, outlet: Outlet, connect: Callable[[], Consumer], *, bundles: int, size: int = 512) -> None:
+    def __init__(
+        self,
+        outlet: Outlet,
+        connect: Callable[[], Consumer],
+        *,
+        bundles: int,
+        size: int = 512,
+        mend: Callable[[], None] = lambda: None,
+    ) -> None:
         self.outlet = outlet
         self.sealer = Sealer(KEY, POINT, outlet.stream)
         self.opener = Opener({1: KEY.secret}, POINT, outlet.stream, bundles * GRAIN + size)
         self._connect = connect
         self._bundles = bundles
+        self._mend = mend
         self._payload = os.urandom(size)
         self.agent = threading.Thread(target=self._seal, daemon=True)
         self.agent.start()
@@ -399,6 +411,7 @@ class Way:
         delivery = consumer.get(0.5)
         if delivery is None:
             # Nothing comes although something is missing: the worker would wait for longer before it asks.
+            self._mend()
             self.outlet.resend_from(self.opener.sequence)
             return
         if self.opener.place(delivery.body) is Place.NEXT:
@@ -519,6 +532,24 @@ def test_the_rights_can_be_given_by_hand() -> None:
     ]
 
 
+def test_a_stream_that_lost_its_binding_is_bound_again_with_what_is_in_it(rabbit: Fleet) -> None:
+    agent, worker, stream = rabbit.agent(), rabbit.worker(), rabbit.stream()
+    publisher, consumer = agent.publisher(), worker.consume(stream, 4)
+    publisher.publish(stream, b"before")
+    assert answers(publisher, 1) == [Confirmed(1)]
+    assert rabbit.vhost is not None
+    with pika.BlockingConnection(pika.URLParameters(rabbit.vhost.url)) as connection:
+        connection.channel().queue_unbind(stream_queue(stream), AGENT_EXCHANGE, stream_key("web1", stream))
+    publisher.publish(stream, b"lost")
+    assert answers(publisher, 1, first=2) == [Refused(2, returned=True)]
+    for _ in range(2):
+        worker.bind_stream("web1", stream)
+    publisher.publish(stream, b"after")
+    assert answers(publisher, 1, first=3) == [Confirmed(3)]
+    assert bodies(consumer, 2) == [b"before", b"after"]
+    assert consumer.get(NEVER) is None
+
+
 def test_a_stream_goes_on_when_the_broker_was_restarted(rabbit: Fleet) -> None:
     go_on_after(rabbit, lambda broker: broker.stop())
 
@@ -532,7 +563,10 @@ def go_on_after(rabbit: Fleet, end: Callable[[RabbitServer], None]) -> None:
     outlet = sender.open(stream)
     sender.start()
     try:
-        way = Way(outlet, lambda: worker.consume(stream, 16), bundles=400, size=16 * KiB)
+        way = Way(
+            outlet, lambda: worker.consume(stream, 16), bundles=400, size=16 * KiB,
+            mend=lambda: worker.bind_stream("web1", stream),
+        )  # fmt: skip
         outlet.allow(200 * 16 * KiB)
         wait_for(lambda: outlet.starved_seconds > 0, "the credit to be used")
         outlet.wait_drained(1)

@@ -78,6 +78,21 @@ def delete_the_stream(world: World) -> None:
     world.workers[0].context.carrier.delete_stream(row["id"])
 
 
+def lose_the_binding(world: World) -> None:
+    row = world.row("SELECT id FROM boot_point_disk ORDER BY id DESC LIMIT 1")
+    assert row is not None
+    world.workers[0].context.carrier.bind_stream("nobody", row["id"])
+
+
+@pytest.mark.parametrize("bundles", [0, 3])
+def test_a_stream_that_the_broker_no_longer_gives_anything_to_is_bound_again(world: World, bundles: int) -> None:
+    begin(world, bundles)
+    lose_the_binding(world)
+    work(world)
+    assert newest_run(world) == ("succeeded", None)
+    assert "stream_lost" not in kinds(world)
+
+
 def test_a_stream_that_was_deleted_before_anything_was_in_it_is_made_anew(world: World) -> None:
     begin(world, 0)
     delete_the_stream(world)

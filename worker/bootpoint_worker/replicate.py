@@ -60,6 +60,10 @@ def replicate(context: Context, point_disk_id: UUID) -> None:
     depth = context.carrier.depth(point_disk_id)
     if depth is None:
         _declare_again(context, work)
+    elif not depth and work.disk.idle:
+        # A broker that was killed may come back without what it was told last: with the queue, and without its binding
+        # (RabbitMQ 3.10). Then the agent hears that there is no such stream, and nothing would ever come.
+        context.carrier.bind_stream(work.found.agent, point_disk_id)
     if not depth:
         _wait(context, work, idle=work.disk.idle + 1, gap=depth is None)
         return

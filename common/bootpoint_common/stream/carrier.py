@@ -171,6 +171,9 @@ class WorkerCarrier(Protocol):
     def declare_stream(self, agent: str, stream: UUID, limit_bytes: int) -> None:
         """Make a stream that only this agent can publish to, idempotent."""
 
+    def bind_stream(self, agent: str, stream: UUID) -> None:
+        """Let what the agent publishes reach a stream that is there, idempotent."""
+
     def delete_stream(self, stream: UUID) -> None:
         """Delete a stream and what it holds; nothing when there is none."""
 

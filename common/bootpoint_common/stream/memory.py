@@ -121,6 +121,12 @@ class MemoryWorkerCarrier(_Carrier):
         with self._state.changed:
             self._state.streams.setdefault(stream, Queue(agent, limit_bytes))
 
+    def bind_stream(self, agent: str, stream: UUID) -> None:
+        """Let what the agent publishes reach a stream that is there, idempotent."""
+        with self._state.changed:
+            if (queue := self._state.streams.get(stream)) is not None:
+                queue.owner = agent
+
     def delete_stream(self, stream: UUID) -> None:
         """Delete a stream and what it holds; nothing when there is none."""
         with self._state.changed:

@@ -151,7 +151,12 @@ class RabbitWorkerCarrier:
         """Make a stream that only this agent can publish to, idempotent."""
         queue = stream_queue(stream)
         self._declare_queue(queue, limit_bytes, single=True)
-        self._declare(lambda channel: channel.queue_bind(queue, AGENT_EXCHANGE, stream_key(agent, stream)))
+        self.bind_stream(agent, stream)
+
+    def bind_stream(self, agent: str, stream: UUID) -> None:
+        """Let what the agent publishes reach a stream that is there, idempotent."""
+        queue, key = stream_queue(stream), stream_key(agent, stream)
+        self._declare(lambda channel: channel.queue_bind(queue, AGENT_EXCHANGE, key))
 
     def delete_stream(self, stream: UUID) -> None:
         """Delete a stream and what it holds; nothing when there is none."""
