@@ -40,7 +40,7 @@ SOON = {r"> 300\b": "> 15", r"\bfor: \d+m": "for: 2s", r"evaluation_interval: \d
 
 #: Pools that nobody serves. Podman's DNS (aardvark 1.4) answers one question at a time, and asks others for what it
 #: doesn't know; where nobody answers it, all names are unknown for seconds.
-UNSERVED = ", worker-esxi, worker-hyperv"
+UNSERVED = ", worker-hyperv"
 
 #: What a shell keeps for later blocks: variables and functions.
 _KEPT = re.compile(r"^[A-Z_]+=\S*$|^function \w+ \{ .* \}$|^function \w+ \{ #(?:.|\n)*?^\}$", re.MULTILINE)
