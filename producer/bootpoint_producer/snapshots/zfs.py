@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 #: Where ZFS's device nodes are.
 DEVICES = Path("/dev/zvol")
+_MOUNTS = Path("/proc/self/mountinfo")
 #: Seconds until udev has made a clone's node, and between two looks.
 _NODE_SECONDS, _LOOK_SECONDS = 20.0, 0.05
 _OCTAL = re.compile(r"\\([0-7]{3})")
@@ -216,7 +217,8 @@ def _volume(device: int) -> Dataset | None:
 def _mounts() -> list[tuple[Path, str, str]]:
     """Return (point, type, source) of every mount, in the order in which they were made."""
     found = []
-    for line in Path("/proc/self/mountinfo").read_text(errors="surrogateescape").splitlines():
+    # Lines end with \n alone; what else ends a line in Python may stand in a name.
+    for line in _MOUNTS.read_text(errors="surrogateescape").removesuffix("\n").split("\n"):
         before, _, after = line.partition(" - ")
         fs, source, *_ = after.split(" ")
         found.append((Path(_text(before.split(" ")[4])), fs, _text(source)))
