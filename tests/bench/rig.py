@@ -146,6 +146,7 @@ def _postgres(stack: ExitStack) -> PostgresServer:
     server.create()
     stack.callback(server.stop)
     server.start()
+    server.make_logins()
     return server
 
 
