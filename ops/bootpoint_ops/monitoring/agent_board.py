@@ -24,6 +24,11 @@ from bootpoint_ops.monitoring.panel import (
     variable,
 )
 
+#: What the board shows of the chosen agents, by agent: seconds of silence, disks in no job, changes missed.
+SEEN = 'max by (agent) (bootpoint_agent_last_seen_seconds{agent=~"$agent"})'
+DISKS = 'max by (agent) (bootpoint_unprotected_disks{agent=~"$agent"})'
+MISSED = 'max by (agent) (bootpoint_tracker_sample_miss_total{agent=~"$agent"})'
+
 
 def agent_board() -> Dashboard:
     """Return the board of agents: who is silent, what trackers do."""
@@ -33,36 +38,42 @@ def agent_board() -> Dashboard:
         "Sources: whether they answer, and how changes are found.",
         [variable("agent", "Agent", "bootpoint_agent_last_seen_seconds", several=True)],
     ).link(document("Change trackers", "trackers.md"))
-    seen = 'max by (agent) (bootpoint_agent_last_seen_seconds{agent=~"$agent"})'
-    disks = 'max by (agent) (bootpoint_unprotected_disks{agent=~"$agent"})'
-    missed = 'max by (agent) (bootpoint_tracker_sample_miss_total{agent=~"$agent"})'
-    numbers: list[AnyPanel] = [
-        number("Agents", "Agents that were ever heard.", "short", f"count({seen})", steps(PLAIN)),
+    return filled(made, {"Now": _numbers(), "Sources": _sources()})
+
+
+def _numbers() -> list[AnyPanel]:
+    """Return the numbers that say at a glance whether sources are in order."""
+    return [
+        number("Agents", "Agents that were ever heard.", "short", f"count({SEEN})", steps(PLAIN)),
         number(
             "Longest silence",
             "Heartbeats come every 10 seconds.",
             "s",
-            f"max({seen})",
+            f"max({SEEN})",
             steps(GOOD, (60, DOUBTFUL), (300, BAD)),
         ),
         number(
             "Unprotected disks",
             "Disks that could be protected, and are in no job.",
             "short",
-            f"sum({disks})",
+            f"sum({DISKS})",
             steps(GOOD, (1, DOUBTFUL)),
         ),
         number(
             "Changes missed",
             "Times that a sample found what a change tracker had not seen. Never normal.",
             "short",
-            f"sum({missed})",
+            f"sum({MISSED})",
             NONE,
         ),
     ]
-    more: list[AnyPanel] = [
+
+
+def _sources() -> list[AnyPanel]:
+    """Return what happens on sources, and who they are."""
+    return [
         limited(
-            graph("Silence", "Time since each agent was heard.", "s", query(seen, "{{agent}}")), steps(GOOD, (300, BAD))
+            graph("Silence", "Time since each agent was heard.", "s", query(SEEN, "{{agent}}")), steps(GOOD, (300, BAD))
         ),
         graph(
             "Full scans",
@@ -87,11 +98,10 @@ def agent_board() -> Dashboard:
             "Agents",
             "Who is known, and what is to be done there.",
             (
-                ("silence", "s", f"sort_desc({seen})"),
-                ("unprotected disks", "short", disks),
-                ("changes missed", "short", missed),
+                ("silence", "s", f"sort_desc({SEEN})"),
+                ("unprotected disks", "short", DISKS),
+                ("changes missed", "short", MISSED),
             ),
             (),
         ),
     ]
-    return filled(made, {"Now": numbers, "Sources": more})

@@ -23,18 +23,24 @@ from bootpoint_ops.monitoring.panel import (
     variable,
 )
 
+#: The job and the hosts that were chosen, as labels.
+WHERE = '{job="$job",host=~"$host"}'
+
 
 def job_board() -> Dashboard:
     """Return the board of one job: its points' ages against what it allows."""
-    where = '{job="$job",host=~"$host"}'
     chosen = [
         variable("job", "Job", "bootpoint_points", several=False),
         variable("host", "Host", 'bootpoint_points{job="$job"}', several=True),
     ]
     made = board("bootpoint-job", "bootpoint: job", "How old a job's boot points are, and what it allows.", chosen)
     made = made.link(document("Jobs", "job.md"))
+    return filled(made, {"Now": _numbers(), "Ages": _ages()})
+
+
+def _numbers() -> list[AnyPanel]:
+    """Return the ages as shares of what is allowed, and what there is of points."""
     used = steps(GOOD, (0.75, DOUBTFUL), (1, BAD))
-    objective = 'max(bootpoint_objective_seconds{job="$job",kind="%s"})'
     numbers: list[AnyPanel] = [
         number(
             f"{name}, of what is allowed",
@@ -53,17 +59,23 @@ def job_board() -> Dashboard:
             "Points",
             "Committed boot points, of all hosts chosen.",
             "short",
-            f"sum(max by (host) (bootpoint_points{where}))",
+            f"sum(max by (host) (bootpoint_points{WHERE}))",
             steps(BAD, (1, GOOD)),
         ),
         number(
             "Retention blocked",
             "Hosts on which no point may go: the next run will be refused.",
             "short",
-            f"sum(max by (host) (bootpoint_retention_blocked{where}))",
+            f"sum(max by (host) (bootpoint_retention_blocked{WHERE}))",
             NONE,
         ),
     ]
+    return numbers
+
+
+def _ages() -> list[AnyPanel]:
+    """Return how the ages went, and what made them grow."""
+    objective = 'max(bootpoint_objective_seconds{job="$job",kind="%s"})'
     ages: list[AnyPanel] = [
         graph(
             f"Age of the newest {name}",
@@ -85,7 +97,7 @@ def job_board() -> Dashboard:
             "Points on hosts",
             "They grow to the job's `points`, and then one goes for each that comes.",
             "short",
-            query(f"max by (host) (bootpoint_points{where})", "{{host}}"),
+            query(f"max by (host) (bootpoint_points{WHERE})", "{{host}}"),
         ),
         graph(
             "Failed runs of all jobs",
@@ -94,4 +106,4 @@ def job_board() -> Dashboard:
             query('sum by (reason) (increase(bootpoint_run_total{result!="succeeded"}[1h]))', "{{reason}}"),
         ),
     ]
-    return filled(made, {"Now": numbers, "Ages": ages})
+    return ages
