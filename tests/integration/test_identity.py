@@ -334,6 +334,17 @@ def test_tokens_that_were_made_before_something_failed_are_not_lost(
     assert may_publish(Token.decode(item["token"]).broker_url, f"{name}-1.control.kvm")
 
 
+@pytest.mark.parametrize("text", ["", "s3cret", "amqp://", "http://a:s3cret@broker/"])
+def test_a_file_without_an_amqp_url_enrolls_nobody(act: Desk, tmp_path: Path, text: str) -> None:
+    file = tmp_path / "broker.url"
+    file.write_text(text)
+    refused = act("agent", "enroll", "erp", "--broker-url-file", str(file))
+    problem = error_of(refused)
+    assert (problem["code"], problem["key"], problem["value"]) == ("spec_invalid", "broker-url-file", str(file))
+    assert "s3cret" not in refused.stdout + refused.stderr
+    assert error_of(act("agent", "show", "erp"))["code"] == "no_such_agent"
+
+
 def test_without_the_api_a_person_is_told_what_to_do(act: Desk, vhost: VirtualHost) -> None:
     del act.env["BOOTPOINT_BROKER_ADMIN_URL_FILE"]
     (item,) = answer_of(act("agent", "enroll", "erp"))["items"]

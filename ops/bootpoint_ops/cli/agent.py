@@ -6,12 +6,13 @@ import secrets
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 from bootpoint_common.config import Config
 from bootpoint_common.crypto import Token
-from bootpoint_common.errors import BootpointError, error
+from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job.table import BadValue, Problems
 from bootpoint_common.store import agent as agents
 from bootpoint_common.store import event
@@ -49,7 +50,7 @@ def agent() -> None:
 def enroll(name: str | None, file: IO[str] | None, pool: str, broker_url_file: IO[str] | None) -> None:
     """Make agents, or give them new tokens; each token joins one machine, once, within 24 hours."""
     names = _names(name, file)
-    broker_url = None if broker_url_file is None else broker_url_file.read().strip()
+    broker_url = None if broker_url_file is None else _given(broker_url_file)
     logins = None if broker_url is not None else Logins(session().env.config, **_NO_BROKER)
     if logins is not None:
         for each in names:
@@ -65,6 +66,21 @@ def enroll(name: str | None, file: IO[str] | None, pool: str, broker_url_file: I
         # What was made before something failed is good: its tokens must not be lost with the rest.
         if session().json and items:
             emit({"items": items}, lambda _out: None)
+
+
+def _given(file: IO[str]) -> str:
+    """Read the URL of a login that was made otherwise; what the file holds is never repeated.
+
+    Raises:
+        UsageError: ``spec_invalid``.
+    """
+    url = file.read().strip()
+    if not url.startswith(("amqp://", "amqps://")) or not urlsplit(url).hostname:
+        raise error(
+            Code.SPEC_INVALID, "the file holds no AMQP URL", key="broker-url-file", value=file.name,
+            hint="one line: amqp://USER:PASSWORD@HOST:5672/VHOST, or amqps://",
+        )  # fmt: skip
+    return url
 
 
 def _names(name: str | None, file: IO[str] | None) -> list[str]:
