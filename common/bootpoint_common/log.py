@@ -131,6 +131,17 @@ def configure(log_format: LogFormat, level: LogLevel = LogLevel.INFO, stream: Te
     logging.getLogger("pika").setLevel(logging.CRITICAL)
 
 
+def silence() -> None:
+    """Keep what libraries log off standard error, until `configure` says otherwise.
+
+    For a process that says itself what it has to say, in the form that it was asked for. Where logging isn't set up,
+    Python writes warnings to standard error; psycopg warns of each transaction that an interrupt cuts off.
+    """
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(logging.NullHandler())
+
+
 def _instant(record: logging.LogRecord) -> str:
     moment = datetime.fromtimestamp(record.created, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

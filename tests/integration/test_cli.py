@@ -327,6 +327,35 @@ def test_the_views_have_the_keys_of_the_contract(database: str, view: str, keys:
     assert [column.name for column in columns or ()] == keys.split()
 
 
+#: A command that is interrupted while a library warns, as psycopg does of a transaction that is cut off.
+INTERRUPTED = """
+import logging, sys
+import click
+from bootpoint_ops.cli import main
+
+@main.command()
+@click.option("-o")
+def interrupted(o):
+    logging.getLogger("psycopg").warning("error ignored in rollback")
+    raise KeyboardInterrupt
+
+main(["interrupted", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.parametrize("words", [["-o", "json"], []])
+def test_what_a_library_logs_never_stands_beside_an_error(words: list[str], env: dict[str, str]) -> None:
+    call = [sys.executable, "-c", INTERRUPTED, *words]
+    done = subprocess.run(call, env={**os.environ, **env}, capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stdout == ""
+    if words:
+        assert json.loads(done.stderr)["code"] == "cancelled"
+    else:
+        assert done.stderr.lstrip().startswith("error: cancelled (cancelled)\n")
+        assert "rollback" not in done.stderr
+
+
 def test_tables_fit_a_terminal_of_80_columns(site: Call, tmp_path: Path, env: dict[str, str]) -> None:
     site("job", "apply", job_file(tmp_path), "--run")
     program = str(Path(sys.executable).with_name("bootpoint"))

@@ -10,6 +10,7 @@ import click
 import psycopg
 from psycopg_pool import PoolTimeout
 
+from bootpoint_common import log
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.stream.carrier import CarrierLost
 from bootpoint_ops.cli import (
@@ -48,6 +49,7 @@ class Root(click.Group):
     def main(self, args: Sequence[str] | None = None, *positional: Any, **extra: Any) -> Any:
         """Run a call and end the process, or raise `SystemExit`."""
         words = list(sys.argv[1:] if args is None else args)
+        log.silence()
         session = Session()
         extra.update(standalone_mode=False, obj=session)
         try:
