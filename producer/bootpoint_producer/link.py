@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
+import time
 from uuid import UUID
 
 from bootpoint_common import message
 from bootpoint_common.cipher import Direction
 from bootpoint_common.envelope import open_envelope, seal_envelope
-from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
+from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost, QueueFull
 
 from .present import Present
 from .state import Identity
+
+#: Seconds at most between two attempts to put a message into an ingress that is full; the last one gives up.
+FULL_SECONDS = (0.02, 0.04, 0.08, 0.16, 0.32, 0.64)
 
 _log = logging.getLogger(__name__)
 
@@ -63,13 +68,31 @@ class Link:
                 message.encode(body),
             )
             try:
-                self.carrier.send(to, sealed)
+                self._deliver(to, sealed)
             except CarrierLost as lost:
                 _log.info(
                     "message not sent: the broker is away", extra={"type": type(body).__name__, "cause": str(lost)}
                 )
                 return False
         return True
+
+    def _deliver(self, pool: str, sealed: bytes) -> None:
+        """Send what is sealed; to an ingress that has no room again and again for a moment.
+
+        Its room comes back hundreds of times a second, and whoever asks only once a period is left out for periods.
+
+        Raises:
+            CarrierLost: The broker didn't take it.
+        """
+        for wait in FULL_SECONDS:
+            try:
+                self.carrier.send(pool, sealed)
+            except QueueFull:
+                # Not all at the same instant: who is refused at once, asks at once.
+                time.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - spreads, hides nothing
+            else:
+                return
+        self.carrier.send(pool, sealed)
 
     def open(self, body: bytes) -> message.ToAgent:
         """Open a message from the control plane.

@@ -25,9 +25,10 @@ STREAM_LIMIT_WINDOWS = 2
 #: the broker. The segment digests of a 16 TiB disk, the largest message, are 32 MiB.
 CONTROL_LIMIT = 128 * MiB
 
-#: Messages that a pool's ingress may hold beside that. A worker takes some hundreds a second, so what waits is seconds
-#: old and not hours: when it is full, agents are refused and say again what still holds. Ten thousand agents fit.
-CONTROL_MESSAGES = 10_000
+#: Messages that a pool's ingress may hold beside that. A worker takes some hundreds a second, and drops some thousands
+#: of who floods it: so what waits is seconds old, and behind a flood less than one. When it is full, agents are
+#: refused and say again what still holds.
+CONTROL_MESSAGES = 2_000
 
 #: Bytes that the queue of events may hold: thousands of them.
 EVENT_LIMIT = 4 * MiB
@@ -42,6 +43,10 @@ class CarrierLost(ConnectionError):  # noqa: N818 - a state of the way, which go
 
 class Undeliverable(CarrierLost):
     """The broker is there and did not take this one message: its queue is missing, or full."""
+
+
+class QueueFull(Undeliverable):
+    """The broker has no room for this message now: there may be some in a moment."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 from uuid import UUID
 
-from bootpoint_common.stream.carrier import CarrierLost, Confirmed, Delivery, Refused, Undeliverable
+from bootpoint_common.stream.carrier import CarrierLost, Confirmed, Delivery, QueueFull, Refused, Undeliverable
 
 T = TypeVar("T")
 
@@ -83,11 +83,14 @@ class Broker:
         """Append a control message, with the routing key that its receiver is told.
 
         Raises:
-            CarrierLost: There is no such queue, or it is full.
+            QueueFull: It is full.
+            Undeliverable: There is no such queue.
         """
         with self.changed:
-            if not self.put(queues.get(name), body, route):
-                raise Undeliverable(f"no queue took the message for {name!r}")
+            if name not in queues:
+                raise Undeliverable(f"there is no queue {name!r}")
+            if not self.put(queues[name], body, route):
+                raise QueueFull(f"queue {name!r} is full")
 
 
 class Part:

@@ -16,7 +16,7 @@ import pika
 from pika.channel import Channel
 from pika.spec import Basic, BasicProperties
 
-from bootpoint_common.stream.carrier import CarrierLost, Confirmed, Delivery, Refused, Undeliverable
+from bootpoint_common.stream.carrier import CarrierLost, Confirmed, Delivery, QueueFull, Refused, Undeliverable
 from bootpoint_common.stream.rabbit_link import Link
 
 #: Exchange that agents publish to.
@@ -129,14 +129,18 @@ class RabbitPublisher:
         """Send one message and return when the broker holds it; for publishers that do nothing else.
 
         Raises:
-            CarrierLost: The broker isn't reachable or didn't take it.
+            QueueFull: Its queue is full.
+            Undeliverable: There is no queue for it.
+            CarrierLost: The broker isn't reachable, or said nothing for `SEND_TIMEOUT`.
         """
         tag = self.publish_to(exchange, routing_key, body)
         while events := self.poll(SEND_TIMEOUT):
             for event in events:
                 if event.tag == tag or (isinstance(event, Confirmed) and event.multiple and event.tag > tag):
                     if isinstance(event, Refused):
-                        raise Undeliverable(f"the broker has no queue for {routing_key!r}, or the queue is full")
+                        if event.returned:
+                            raise Undeliverable(f"the broker has no queue for {routing_key!r}")
+                        raise QueueFull(f"the broker's queue for {routing_key!r} is full")
                     return
         raise CarrierLost(f"the broker did not confirm within {SEND_TIMEOUT:.0f} s")
 
