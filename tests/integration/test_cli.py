@@ -352,7 +352,7 @@ def test_what_a_library_logs_never_stands_beside_an_error(words: list[str], env:
     if words:
         assert json.loads(done.stderr)["code"] == "cancelled"
     else:
-        assert done.stderr.lstrip().startswith("error: cancelled (cancelled)\n")
+        assert done.stderr.lstrip().startswith("error: interrupted (cancelled)\n")
         assert "rollback" not in done.stderr
 
 

@@ -61,7 +61,7 @@ class Root(click.Group):
         except click.exceptions.Exit as done:
             code = done.exit_code
         except (click.Abort, KeyboardInterrupt):
-            complain(error(Code.CANCELLED, "cancelled"), as_json=_wants_json(session, words))
+            complain(_interrupted(), as_json=_wants_json(session, words))
             code = CANCELLED
         except click.ClickException as wrong:
             complain(usage(wrong), as_json=_wants_json(session, words))
@@ -81,6 +81,12 @@ class Root(click.Group):
         finally:
             session.close()
         sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted() -> BootpointError:
+    """Say that somebody ended a command before it was through."""
+    hint = "what it had asked for may go on: `bootpoint run list` and `bootpoint history` show it"
+    return error(Code.CANCELLED, "interrupted", hint=hint)
 
 
 def _wants_json(session: Session, words: Sequence[str]) -> bool:
