@@ -23,12 +23,12 @@ from .doorbell import Doorbell
 from .knowndisk import KnownDisks
 from .link import Link
 from .occasion import Occasion
-from .publication import Tools
 from .run import Run
 from .snapshots import choose, remove_leftovers
 from .snapshots.base import Snapshot
 from .stage import Owed, OwedScripts, pay
 from .state import AgentState, Identity
+from .tools import Tools
 from .trackers import give_back, providers
 from .trackers.keeper import TrackerKeeper
 

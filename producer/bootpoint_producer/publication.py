@@ -6,90 +6,38 @@ knows nothing but credit and order.
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
-import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from functools import partial
 from uuid import UUID
 
 from bootpoint_common import message
 from bootpoint_common.digest import SegmentTable
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.message import Base
-from bootpoint_common.stream.sender import Outlet, StreamClosedError, StreamSender
+from bootpoint_common.stream.sender import Outlet
 from bootpoint_common.stream.window import HOLD
 from bootpoint_common.units import MiB
 
-from .board import RunBoard
+from .channel import Channel
 from .feed import Feed, Ground
-from .limit import Metered, ReadingOver, RunLimits
-from .link import Link
+from .limit import Metered, RunLimits
 from .pipeline import Encoded, Pipeline, encode_chunk
 from .scan import Chunk
-from .snapshots import Consistency, Snapshot, SnapshotSet
-from .sources.base import Source
-from .state import AgentState
+from .snapshots import Consistency, SnapshotSet
+from .tools import Tools
 from .trackers.grains import Grains
-from .trackers.keeper import Cut, TrackerKeeper
-from .trackers.sample import SHARE, Sample
+from .trackers.keeper import Cut
+from .trackers.sample import Sample
 from .usedblocks import UsedBlocks
-
-_log = logging.getLogger(__name__)
-
-#: Seconds that a stream waits for credit until the agent asks for it, and between two questions.
-CREDIT_SECONDS = 5.0
-
-#: Seconds without an offered bundle after which the next one is announced by `More`.
-QUIET_SECONDS = 0.9
 
 #: Bytes of bundles that are held for all streams of a run, and for one at least: a few bundles.
 HOLD_ALL, LEAST_HOLD = 2 * HOLD, 4 * MiB
 
 #: Disks that are read at a time: each holds up to 64 MiB of blocks on their way.
 DISKS_AT_A_TIME = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Tools:
-    """What a run works with.
-
-    Attributes:
-        state: The agent's directory.
-        link: Messages to the control plane.
-        sender: Bundles to the streams.
-        resolve: Finds the path of a disk id; raises ``disk_missing`` or ``source_ineligible``.
-        known: Does so at once, by what was found a moment ago, where that is still true.
-        board: Where is noted what becomes of runs.
-        choose: Chooses the snapshot for the paths of the slots.
-        trackers: Follow the disks between runs.
-        sample_share: Share of what a tracker calls unchanged that each run looks at all the same, 0 to 1.
-        turn: Held by the run that works: a script of one must not meet the snapshot of another.
-    """
-
-    state: AgentState
-    link: Link
-    sender: StreamSender
-    resolve: Callable[[str], Path]
-    known: Callable[[str], Path]
-    board: RunBoard
-    choose: Callable[[dict[str, Path]], Snapshot]
-    trackers: TrackerKeeper
-    sample_share: float = SHARE
-    turn: threading.Lock = field(default_factory=threading.Lock)
-
-
-@dataclass(slots=True)
-class _Channel:
-    """One disk on its way to one replica."""
-
-    feed: Feed
-    source: Source
-    outlet: Outlet
-    asked_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -101,7 +49,7 @@ class _Replica:
     name: str | None = None
     expected: frozenset[str] = frozenset()
     roots: dict[str, tuple[int, bytes]] = field(default_factory=dict)
-    channels: list[_Channel] = field(default_factory=list)
+    channels: list[Channel] = field(default_factory=list)
     final: bool = False
 
 
@@ -168,7 +116,7 @@ class Publication:
         """Return how far each disk is."""
         with self._lock:
             channels = self._channels()
-        return [channel.feed.progress(channel.outlet.credit_wait_seconds) for channel in channels]
+        return [channel.progress() for channel in channels]
 
     # --- what the control plane says
 
@@ -193,14 +141,15 @@ class Publication:
             with self._lock:
                 replica.channels.append(channel)
         for channel in replica.channels:
-            thread = threading.Thread(target=self._feed, args=(channel,), name=f"feed {channel.feed.slot}", daemon=True)
+            work = partial(channel.work, self._reading, self._over)
+            thread = threading.Thread(target=work, name=f"feed {channel.slot}", daemon=True)
             self._threads.append(thread)
             thread.start()
 
     def credit(self, stream: UUID, until: int) -> None:
         """Take credit for a stream."""
         for channel in self._channels(stream):
-            channel.outlet.allow(until)
+            channel.allow(until)
 
     def resend(self, heard: message.ResendFrom) -> None:
         """Publish a stream again from a bundle on.
@@ -209,7 +158,7 @@ class Publication:
             RetryableError: ``stream_gap``: its bytes are no longer held.
         """
         for channel in self._channels(heard.point_disk_id):
-            channel.outlet.resend_from(heard.sequence)
+            channel.resend_from(heard.sequence)
 
     def committed(self, replica_id: UUID) -> None:
         """Note that a replica's point is final."""
@@ -219,14 +168,7 @@ class Publication:
 
     def ask_for_credit(self, *, all_streams: bool = False) -> None:
         """Ask for credit where none comes; for all streams, to hear whether anybody is there."""
-        now = time.monotonic()
-        waiting = []
-        for channel in self._channels():
-            if now - channel.asked_at >= CREDIT_SECONDS and (
-                all_streams or channel.outlet.starved_seconds >= CREDIT_SECONDS
-            ):
-                channel.asked_at = now
-                waiting.append(channel.outlet.stream)
+        waiting = [channel.stream for channel in self._channels() if channel.wants_credit(anyway=all_streams)]
         if waiting:
             self._tools.link.send(message.CreditQuery(disks=waiting), pool=self._order.pool)
 
@@ -235,18 +177,18 @@ class Publication:
         self._over.set()
         self._limits.reading.close()
         for channel in self._channels():
-            channel.outlet.close()
+            channel.end()
         for thread in self._threads:
             thread.join()
         for channel in self._channels():
-            channel.source.close()
+            channel.close()
 
-    def _channels(self, stream: UUID | None = None) -> list[_Channel]:
+    def _channels(self, stream: UUID | None = None) -> list[Channel]:
         return [
             channel
             for replica in self._replicas.values()
             for channel in replica.channels
-            if stream is None or channel.outlet.stream == stream
+            if stream is None or channel.stream == stream
         ]
 
     # --- one disk of one replica
@@ -260,7 +202,7 @@ class Publication:
             return None
         return held
 
-    def _channel(self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None) -> _Channel:
+    def _channel(self, replica: _Replica, ready: message.Ready, disk: message.ReadyDisk, held: Base | None) -> Channel:
         source = Metered(self._snapshot.source(disk.slot), self._limits, self._over)
         try:
             ground = self._ground(replica, ready, disk, held, source.size_bytes)
@@ -285,7 +227,7 @@ class Publication:
             encoding=self._encoding,
             most=self._limits.bundle_bytes,
         )
-        return _Channel(feed, source, outlet)
+        return Channel(self._tools, self._order.pool, feed, source, outlet, limits=self._limits, broke=self._broke)
 
     def _encoding(self, chunks: Iterable[Chunk]) -> AbstractContextManager[Iterable[Encoded]]:
         def encode(chunk: Chunk) -> bytes:
@@ -349,40 +291,6 @@ class Publication:
         reached = self._snapshot.confirm()
         self._demand(reached)
         return str(reached)
-
-    def _feed(self, channel: _Channel) -> None:
-        """The body of a disk's thread."""
-        stream, slot = channel.outlet.stream, channel.feed.slot
-        try:
-            with self._reading, contextlib.closing(channel.source):
-                if self._over.is_set():
-                    raise ReadingOver
-                self._send(channel)
-            channel.outlet.wait_drained()
-            self._tools.link.send(message.More(disks=[stream]), pool=self._order.pool)
-        except (StreamClosedError, ReadingOver):
-            _log.info("feed ended: its stream was closed", extra={"stream": str(stream)})
-            if self._tools.sender.failure is not None:
-                self._broke(error(Code.SNAPSHOT_FAILED, f"publishing failed: {self._tools.sender.failure}"))
-        except BootpointError as problem:
-            self._broke(problem)
-        except OSError as problem:
-            self._broke(error(Code.DISK_READ_ERROR, f"disk {slot}: {problem}", key="disk", value=slot))
-        except Exception as problem:  # noqa: BLE001 - the thread's boundary: the run would wait for ever
-            _log.exception("feed broke off", extra={"stream": str(stream)})
-            text = f"disk {slot}: the agent could not go on: {problem}"
-            self._broke(error(Code.SNAPSHOT_FAILED, text, key="disk", value=slot))
-
-    def _send(self, channel: _Channel) -> None:
-        quiet_since = 0.0
-        # Before anything is read: what this thread starts, threads and programs, inherits it.
-        self._limits.heed()
-        for body, end in channel.feed.bodies():
-            self._limits.heed()
-            if time.monotonic() - quiet_since >= QUIET_SECONDS:
-                self._tools.link.send(message.More(disks=[channel.outlet.stream]), pool=self._order.pool)
-            channel.outlet.offer(body, end)
-            quiet_since = time.monotonic()
 
 
 def _table(disk: message.ReadyDisk, size_bytes: int) -> SegmentTable:

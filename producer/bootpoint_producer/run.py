@@ -18,9 +18,10 @@ from bootpoint_common.errors import BootpointError, Code, error
 from .board import Step
 from .deadline import Deadline
 from .limit import RunLimits
-from .publication import Publication, Tools
+from .publication import Publication
 from .snapshots import Consistency, SnapshotSet
 from .stage import OwedScripts, Stages
+from .tools import Tools
 from .trackers.keeper import Cut
 
 _log = logging.getLogger(__name__)

@@ -26,9 +26,10 @@ from bootpoint_producer.board import RunBoard
 from bootpoint_producer.limit import RunLimits
 from bootpoint_producer.link import Link
 from bootpoint_producer.present import Present
-from bootpoint_producer.publication import Publication, Tools
+from bootpoint_producer.publication import Publication
 from bootpoint_producer.run import Run
 from bootpoint_producer.state import AgentState, Identity
+from bootpoint_producer.tools import Tools
 from bootpoint_producer.trackers.keeper import TrackerKeeper
 from bootpoint_worker import opening, replicate
 from bootpoint_worker.targets.fake_host import FakeHost

@@ -128,7 +128,7 @@ def test_while_no_worker_runs_a_stream_holds_no_more_than_its_credit(
     installation.stop(worker)
 
     def outlet_waits() -> bool:
-        return any(channel.outlet.starved_seconds > 1.0 for channel in channels(agent))
+        return any(channel._outlet.starved_seconds > 1.0 for channel in channels(agent))
 
     wait_for(outlet_waits, "the agent to use up its credit")
     at_rest = installation.row(query, run.uid)
@@ -136,7 +136,7 @@ def test_while_no_worker_runs_a_stream_holds_no_more_than_its_credit(
     assert at_rest["watermark_bytes"] + WINDOW < LARGE, "the worker was too quick: the credit held nothing back"
     assert WINDOW - MAX_BODY < carried.waiting(stream) <= WINDOW
     # It has asked for more since, and nobody answered.
-    wait_for(lambda: any(channel.asked_at for channel in channels(agent)), "the agent to ask for credit")
+    wait_for(lambda: any(channel._asked_at for channel in channels(agent)), "the agent to ask for credit")
     assert carried.waiting(stream) <= WINDOW
 
     installation.add_worker("w2", window_bytes=WINDOW)
