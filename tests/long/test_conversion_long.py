@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -175,8 +176,10 @@ def _scratch(physical: Physical) -> Path:
 _WORKER = """
 import os, signal, sys
 import msgspec
-from bootpoint_worker.targets.base import HostAccess, Replica, StartRequest
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.kvm import KvmTarget
+from bootpoint_worker.targets.replica import Replica
 def step(name):
     if name == sys.argv[2]:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -194,16 +197,20 @@ def _kill(physical: Physical, step: str, rng: random.Random) -> str:
     # Half of them die at the step itself, half a moment after it, in the midst of what the host does.
     at = step if rng.random() < 0.5 else "never"
     words = [msgspec.json.encode(physical.replica).decode(), at, str(physical.host.socket)]
-    worker = subprocess.Popen([sys.executable, "-c", _WORKER, *words], stderr=subprocess.DEVNULL)
-    if at == "never":
-        try:
-            worker.wait(timeout=rng.uniform(0.3, 3.0))
-        except subprocess.TimeoutExpired:
-            worker.kill()
-            if rng.random() < 0.5:
-                _kill_daemons(physical)
-    code = worker.wait(timeout=BOOT)
-    return "killed" if code == -signal.SIGKILL else "done"
+    # What it started may outlive it, and would keep a pipe open.
+    with tempfile.TemporaryFile() as said:
+        worker = subprocess.Popen([sys.executable, "-c", _WORKER, *words], stderr=said)
+        if at == "never":
+            try:
+                worker.wait(timeout=rng.uniform(0.3, 3.0))
+            except subprocess.TimeoutExpired:
+                worker.kill()
+                if rng.random() < 0.5:
+                    _kill_daemons(physical)
+        code = worker.wait(timeout=BOOT)
+        said.seek(0)
+        assert code in (0, -signal.SIGKILL), said.read().decode()
+    return "killed" if code else "done"
 
 
 def _kill_daemons(physical: Physical) -> None:
