@@ -1,6 +1,7 @@
 """vcsim, VMware's simulator of ESXi and vCenter: built of Debian's library, kept in the cache, started for a test.
 
-What it has and lacks against a real host: it stores nearly everything and enforces little; its disks hold no bytes.
+What it has and lacks against a real host: it stores nearly everything and enforces little. A disk is one file, whatever
+snapshots there are; disk.go lends it to the stand-in of VMware's library.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.service.component import need
 from tests.service.process import Server, free_port, listens
 
 #: The program's source.
-SOURCE = Path(__file__).with_name("main.go")
+SOURCES = sorted(Path(__file__).parent.glob("*.go"))
 
 #: Where Debian puts Go's libraries.
 LIBRARIES = "/usr/share/gocode"
@@ -39,7 +40,8 @@ def built() -> Path:
     listed = subprocess.run(
         ["dpkg-query", "-W", "golang-go", "golang-github-vmware-govmomi-dev"], capture_output=True, check=True
     )
-    key = hashlib.sha256(SOURCE.read_bytes() + listed.stdout).hexdigest()[:12]
+    texts = (source.read_bytes() for source in SOURCES)
+    key = hashlib.sha256(b"".join((*texts, listed.stdout))).hexdigest()[:12]
     cache = cache_directory()
     cache.mkdir(parents=True, exist_ok=True)
     program = cache / f"vcsim-{key}"
@@ -54,7 +56,8 @@ def built() -> Path:
 def _build(program: Path, cache: Path) -> None:
     draft = program.with_suffix(".draft")
     environment = {**os.environ, "GO111MODULE": "off", "GOPATH": LIBRARIES, "GOCACHE": str(cache), "GOFLAGS": ""}
-    subprocess.run(["go", "build", "-o", str(draft), str(SOURCE)], env=environment, check=True, timeout=BUILD_PATIENCE)
+    command = ["go", "build", "-o", str(draft), *map(str, SOURCES)]
+    subprocess.run(command, env=environment, check=True, timeout=BUILD_PATIENCE)
     draft.rename(program)
 
 

@@ -58,6 +58,7 @@ func main() {
 	}
 	model.Service.Listen = &url.URL{Host: *listen, User: url.UserPassword(*user, *password)}
 	model.Service.TLS = new(tls.Config)
+	complete(model)
 	if *oldTLS {
 		model.Service.TLS.MinVersion, model.Service.TLS.MaxVersion = tls.VersionTLS10, tls.VersionTLS10
 	}

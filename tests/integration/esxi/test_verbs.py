@@ -1,4 +1,4 @@
-"""The driver's orders to an implementation of the vSphere API by VMware's own people; its disks hold no bytes."""
+"""The driver's orders to an implementation of the vSphere API by VMware's own people."""
 
 from __future__ import annotations
 
