@@ -22,6 +22,11 @@ from bootpoint_worker.targets.esxi.vddk import Server
         ("vddk[1]: error: VixDiskLib_ConnectEx: The thumbprint of the server differs", Code.HOST_KEY_CHANGED),
         ("vddk[1]: error: VixDiskLib_ConnectEx: Cannot connect to host", Code.HOST_UNREACHABLE),
         ("vddk[1]: error: VixDiskLib_Open: something new", Code.TARGET_WRITE_ERROR),
+        ("vddk[1]: error: VixDiskLib_Write: the disk is full", Code.HOST_FULL),
+        # On its way to a disk the library warns of what it doesn't find on this machine.
+        ("vddk[1]: error: open /etc/vmware/config: No such file; VixDiskLib_Open: new", Code.TARGET_WRITE_ERROR),
+        ("vddk[1]: error: libcrypto.so: No such file or directory; VixDiskLib_ConnectEx: Cannot connect to host",
+         Code.HOST_UNREACHABLE),
         ('error: cannot open plugin "vddk": /usr/lib/nbdkit/plugins/vddk.so', Code.HOST_UNSUPPORTED),
         ("error: realpath: /opt/vmware-vix-disklib-distrib: No such file or directory", Code.HOST_UNSUPPORTED),
     ],

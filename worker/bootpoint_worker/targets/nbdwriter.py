@@ -132,7 +132,7 @@ class NbdWriter:
             return work()
         except nbd.Error as exc:
             if self._connected.alive and not broken(exc):
-                self._failure = refused(self._host, exc, what)
+                self._failure = self._refusal(exc, what)
                 raise self._failure from exc
         except Disconnected:
             pass
@@ -141,6 +141,10 @@ class NbdWriter:
         except (BootpointError, Fenced) as why:
             self._failure = why
             raise
+
+    def _refusal(self, exc: nbd.Error, what: str) -> BootpointError:
+        """Return the error for a request that the server refused."""
+        return refused(self._host, exc, what)
 
     @property
     def _connected(self) -> Client:

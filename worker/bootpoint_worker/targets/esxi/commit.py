@@ -16,14 +16,11 @@ from uuid import UUID
 import msgspec
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_worker.targets.esxi import fence, journal, leaf, machine, place, runbook
+from bootpoint_worker.targets.esxi import fence, journal, layout, leaf, machine, place, runbook
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.layer import CommitPoint
 from bootpoint_worker.targets.replica import Replica
-
-#: The line of a snapshot's description by which a point's snapshot is known.
-MARK = "bootpoint-point: {}"
 
 
 def commit_point(host: Host, replica: Replica, point: CommitPoint) -> JournalPoint:
@@ -93,8 +90,7 @@ def _files(opened: journal.OpenEntry) -> set[str]:
 def _snapshot(host: Host, before: place.Snapshot, point: CommitPoint, opened: journal.OpenEntry) -> str:
     """Return the point's snapshot: the one that an earlier call has made, or a new one."""
     state = machine.read_state(host, before.vm.entity)
-    mark = MARK.format(point.point_id)
-    there = next((node for node in state.tree.values() if mark in node.description), None)
+    there = layout.snapshot_of(state, point.point_id)
     if there is not None:
         return there.moref
     head = before.manifest.head
@@ -105,8 +101,9 @@ def _snapshot(host: Host, before: place.Snapshot, point: CommitPoint, opened: jo
     check_leaves(host, before, point.point_id, opened.layers)
     host.step("commit:snapshot")
     job = before.manifest.replica.job
-    text = f"Boot point of the job {job}: {point.kind}, consistency {point.consistency}.\n{mark}"
-    return machine.make_snapshot(host, before.vm.entity, point.name, text)
+    text = f"Boot point of the job {job}: {point.kind}, consistency {point.consistency}."
+    mark = layout.MARK.format(point.point_id)
+    return machine.make_snapshot(host, before.vm.entity, point.name, f"{text}\n{mark}")
 
 
 def check_leaves(

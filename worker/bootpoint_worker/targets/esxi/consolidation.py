@@ -20,7 +20,7 @@ import msgspec
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import format_size
-from bootpoint_worker.targets.esxi import inventory, journal, machine, place, runbook
+from bootpoint_worker.targets.esxi import inventory, journal, layout, machine, place, runbook
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.esxi.machine import State
 from bootpoint_worker.targets.journal import JournalPoint
@@ -151,23 +151,7 @@ def _finish(host: Host, before: place.Snapshot, merging: journal.Merging, deadli
 
 def _settled(host: Host, before: place.Snapshot, merging: journal.Merging) -> journal.Manifest:
     """Return the journal with the files that the points have after a merge."""
-    manifest = before.manifest
-    files = machine.snapshot_files(host, [point.snapshot for point in manifest.points])
-    stored = machine.stored_bytes(host, before.vm.entity)
-
-    def moved(point: journal.PointEntry) -> journal.PointEntry:
-        disks = []
-        for disk in point.disks:
-            file = files[point.snapshot].get(disk.key, disk.file)
-            disks.append(msgspec.structs.replace(disk, file=file, stored_bytes=stored.get(file, disk.stored_bytes)))
-        return msgspec.structs.replace(point, disks=tuple(disks))
-
+    manifest = layout.found(host, before.vm.entity, before.manifest)
     gone = journal.Merged(merging.point.point_id, merging.into)
-    state = machine.read_state(host, before.vm.entity)
-    return msgspec.structs.replace(
-        manifest,
-        points=tuple(moved(point) for point in manifest.points),
-        consolidating=None,
-        merged=(*manifest.merged, gone)[-journal.MERGED_KEPT :],
-        leaves=tuple(msgspec.structs.replace(one, file=state.leaf(one.key) or one.file) for one in manifest.leaves),
-    )
+    merged = (*manifest.merged, gone)[-journal.MERGED_KEPT :]
+    return msgspec.structs.replace(manifest, consolidating=None, merged=merged)

@@ -27,7 +27,7 @@ import msgspec
 from bootpoint_common.errors import Code
 from bootpoint_worker.conversion.plan import Means
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.esxi import data, journal, place, runbook, vddk
+from bootpoint_worker.targets.esxi import data, journal, layout, place, runbook, vddk
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.kvm import host as local_host
@@ -147,7 +147,8 @@ def apply(host: Host, work: Work, moref: str, leaves: dict[str, str]) -> None:
 def _overlays(host: Host, before: place.Snapshot, point: journal.PointEntry) -> Iterator[Work]:
     """Make layers on this machine above a point's disks; they and their servers go with the block."""
     order = {disk.slot: number for number, disk in enumerate(before.manifest.replica.disks)}
-    disks = sorted(point.disks, key=lambda disk: order.get(disk.slot, len(order)))
+    there = layout.disks_of(host, before.manifest.replica, point)
+    disks = sorted(there, key=lambda disk: order.get(disk.slot, len(order)))
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bp-", ignore_cleanup_errors=True))
         entries = []

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 from uuid import UUID
 
 import msgspec
 
-from bootpoint_common.errors import Code, Fenced, error
-from bootpoint_worker.targets.esxi import commit, fence, journal, machine, place, vddk
+from bootpoint_common.errors import BootpointError, Code, Fenced, error
+from bootpoint_worker.targets.esxi import commit, fence, journal, layout, machine, place, vddk
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.layer import Layer
 from bootpoint_worker.targets.nbdclient import Client
@@ -18,6 +18,9 @@ from bootpoint_worker.targets.nbdreader import ALLOCATION, NbdReader
 from bootpoint_worker.targets.nbdwriter import NbdWriter
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.share import Share
+
+if TYPE_CHECKING:
+    import nbd
 
 
 class EsxiWriter(NbdWriter):
@@ -40,6 +43,10 @@ class EsxiWriter(NbdWriter):
         """Let go: the host has closed the disk when this returns; see `LayerWriter.close`."""
         super().close()
         self._server.end()
+
+    def _refusal(self, exc: nbd.Error, what: str) -> BootpointError:
+        """Return what the library said: its plugin answers every failure with the same error number."""
+        return self._server.problem(f"could not {what}") if self._server.said() else super()._refusal(exc, what)
 
 
 def open_writer(host: Host, replica: Replica, layer: Layer, writer: int) -> EsxiWriter:
@@ -133,7 +140,10 @@ def _disk_of(host: Host, replica: Replica, point_id: UUID, slot: str) -> tuple[v
     found = place.read(host, replica)
     manifest = found.manifest if found is not None else None
     point = manifest.point(point_id) if manifest is not None else None
-    entries, snapshot = (point.disks, point.snapshot) if point is not None else ((), None)
+    entries: tuple[journal.LayerEntry, ...] = ()
+    snapshot = None
+    if point is not None:
+        entries, snapshot = layout.disks_of(host, replica, point), point.snapshot
     if manifest is not None and manifest.open is not None and manifest.open.point_id == point_id:
         entries = manifest.open.layers
     entry = next((entry for entry in entries if entry.slot == slot), None)

@@ -58,6 +58,10 @@ NIC_KINDS = {
 #: "Assign a Static MAC Address").
 MAC_PREFIX = "00:50:56"
 
+#: Setting that answers beforehand what vSphere asks when a VM is started that was registered anew elsewhere: whether it
+#: was moved or copied (VMware KB 1541, "Changing or keeping a UUID for a moved virtual machine").
+MOVED = "uuid.action", "keep"
+
 #: Guests that have their own ids, by the system's name and the leading number of its version. An id that the host
 #: doesn't know, because it is older than the guest, is replaced by the family's.
 _GUESTS = (
@@ -130,7 +134,7 @@ class Wanted:
         """Return the configuration of a new VM, without disks and cards."""
         from pyVmomi import vim
 
-        replica = self.replica
+        replica, (key, value) = self.replica, MOVED
         return vim.vm.ConfigSpec(
             name=self.name,
             annotation=notes(replica.replica_id, replica.job, self.test_id),
@@ -139,6 +143,7 @@ class Wanted:
             memoryMB=replica.memory_bytes // MiB,
             firmware="efi" if replica.firmware == "uefi" else "bios",
             changeTrackingEnabled=False,
+            extraConfig=[vim.option.OptionValue(key=key, value=value)],
             files=vim.vm.FileInfo(vmPathName=join(self.directory, f"{self.name}.vmx")),
         )
 

@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from bootpoint_common.errors import Code
 from bootpoint_common.units import MiB
-from bootpoint_worker.targets.esxi import compute, hardware, journal, machine, place
+from bootpoint_worker.targets.esxi import compute, hardware, journal, layout, machine, place
 from bootpoint_worker.targets.esxi.datastore import join
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.esxi.machine import State
@@ -37,6 +36,7 @@ def stand(host: Host, before: place.Snapshot, point: journal.PointEntry | None) 
 
     Raises:
         RefusedError: ``standby_running``.
+        RetryableError: ``layer_lost``: the point's snapshot is gone.
         Changed: The journal is another one by now.
     """
     replica, vm = before.manifest.replica, before.vm.entity
@@ -49,7 +49,8 @@ def stand(host: Host, before: place.Snapshot, point: journal.PointEntry | None) 
             keep(host, before)
         host.step("stand:revert")
         if point is not None:
-            _require(host, replica, state, point)
+            if point.snapshot not in state.tree:
+                raise layout.removed(host, replica, point)
             machine.revert(host, point.snapshot)
         else:
             _remake_disks(host, before, state)
@@ -62,18 +63,6 @@ def stand(host: Host, before: place.Snapshot, point: journal.PointEntry | None) 
     return place.change(
         before, msgspec.structs.replace(before.manifest, keys=keys, dirty=False, leaves=leaves(host, vm))
     )
-
-
-def _require(host: Host, replica: Replica, state: State, point: journal.PointEntry) -> None:
-    """Refuse to go back to a snapshot that isn't there any more.
-
-    Raises:
-        RetryableError: ``layer_lost``.
-    """
-    if point.snapshot not in state.tree:
-        text = f"somebody has removed the snapshot {point.name} of {replica.vm_name} on host {host.name}"
-        hint = "if it is the newest, begin the replica anew: `bootpoint replica delete`; docs/esxi.md"
-        raise host.problem(Code.LAYER_LOST, text, replica, value=point.name, hint=hint)
 
 
 def is_clean(manifest: journal.Manifest, state: State, point: journal.PointEntry | None) -> bool:

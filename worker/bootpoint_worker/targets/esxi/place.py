@@ -16,7 +16,7 @@ from typing import TypeVar
 from uuid import UUID
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.esxi import journal
+from bootpoint_worker.targets.esxi import journal, layout
 from bootpoint_worker.targets.esxi.datastore import Datastore, join, split
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.esxi.inventory import Vm, machines
@@ -59,7 +59,7 @@ def standby_of(vms: list[Vm], replica: Replica) -> Vm | None:
 
 
 def read_journal(host: Host, vm: Vm) -> Snapshot | None:
-    """Read the journal in the folder of a VM; None where there is none."""
+    """Read the journal in the folder of a VM, which may have been moved since; None where there is none."""
     if vm.vmx is None:
         return None
     store = host.store(split(vm.vmx)[0])
@@ -70,7 +70,10 @@ def read_journal(host: Host, vm: Vm) -> Snapshot | None:
             return None
         data = store.get(join(vm.directory, names[-1]))
         if data is not None:
-            return Snapshot(vm, store, journal.decode(data, host=host.name), _number(names[-1]))
+            manifest = journal.decode(data, host=host.name)
+            if layout.was_moved(manifest, vm.directory):
+                manifest = layout.found(host, vm.entity, manifest)
+            return Snapshot(vm, store, manifest, _number(names[-1]))
     raise error(Code.BUSY, f"the journal in {vm.directory} changes all the time", host=host.name)
 
 

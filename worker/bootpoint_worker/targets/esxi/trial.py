@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.esxi import compute, hardware, inventory, journal, machine, place
+from bootpoint_worker.targets.esxi import compute, hardware, inventory, journal, layout, machine, place
 from bootpoint_worker.targets.esxi.conversion import apply, converted
 from bootpoint_worker.targets.esxi.datastore import join, parent, split
 from bootpoint_worker.targets.esxi.host import Host
@@ -106,17 +106,18 @@ def _make(
     )
     before.store.delete(directory)  # of a start that was interrupted; the host refuses a folder that is there
     spec = wanted.spec()
-    spec.deviceChange = [*_disks(wanted, point), *wanted.cards(), _serial_port(entry.serial_log or "")]
+    entries = layout.disks_of(host, replica, point)
+    spec.deviceChange = [*_disks(wanted, entries), *wanted.cards(), _serial_port(entry.serial_log or "")]
     host.client.run(lambda: running.folder.CreateVM_Task(config=spec, pool=running.pool, host=running.host))
     made = test_of(inventory.machines(host.client), replica, entry.test_id or "")
     assert made is not None  # noqa: S101 - the host said that it made it
     return made
 
 
-def _disks(wanted: hardware.Wanted, point: journal.PointEntry) -> list[Any]:
+def _disks(wanted: hardware.Wanted, entries: tuple[journal.LayerEntry, ...]) -> list[Any]:
     board = hardware.Board()
     specs = {disk.slot: disk for disk in wanted.replica.disks}
-    for number, entry in enumerate(point.disks):
+    for number, entry in enumerate(entries):
         disk = specs.get(entry.slot)
         backing = hardware.new_backing(_file_of(wanted.directory, number), parent=entry.file)
         bus = wanted.bus(disk) if disk is not None else next(iter(hardware.CONTROLLERS))

@@ -52,14 +52,20 @@ END_TIMEOUT = 10.0
 #: Seconds for which a disk that is locked is tried again: a host lets go of it some time after its last user.
 LOCK_TIMEOUT = 10.0
 
-#: What the library says -> what it means. Words of vixDiskLib's errors: VDDK Programming Guide, "Error codes".
+#: What the library says -> what it means. Words of vixDiskLib's errors: VDDK Programming Guide, "Error codes". That a
+#: disk is lost only one of its calls says: on its way it may miss files of this machine, and warn of them.
 _MEANINGS = (
     (Code.BUSY, re.compile(r"lock|in use|\b16392\b", re.IGNORECASE)),
-    (Code.LAYER_LOST, re.compile(r"not found|cannot find|does not exist|no such|one of the files", re.IGNORECASE)),
+    (
+        Code.LAYER_LOST,
+        re.compile(
+            r"VixDiskLib_\w+: [^;]*(not found|cannot find|does not exist|no such|one of the files)", re.IGNORECASE
+        ),
+    ),
     (Code.HOST_AUTH, re.compile(r"password|login|user ?name|credential|authenticat", re.IGNORECASE)),
     (Code.HOST_PERMISSION, re.compile(r"permission|access rights", re.IGNORECASE)),
     (Code.HOST_KEY_CHANGED, re.compile(r"thumbprint|certificate", re.IGNORECASE)),
-    (Code.HOST_FULL, re.compile(r"no space|disk full|insufficient space", re.IGNORECASE)),
+    (Code.HOST_FULL, re.compile(r"no space|disk (is )?full|insufficient space", re.IGNORECASE)),
     (Code.STANDBY_RUNNING, re.compile(r"powered on|power state", re.IGNORECASE)),
     (Code.HOST_UNREACHABLE, re.compile(r"connect|network|timed? ?out", re.IGNORECASE)),
 )
@@ -139,8 +145,12 @@ class Server:
         lines = (self.directory / "log").read_text(errors="replace").splitlines()
         return "; ".join(line.partition("error: ")[2] for line in lines if "error: " in line)
 
-    def problem(self) -> BootpointError:
-        """Return what its log says as an error of ours."""
+    def problem(self, what: str = "does not open a disk") -> BootpointError:
+        """Return what its log says as an error of ours.
+
+        Args:
+            what: What the host does, as a sentence goes on after its name.
+        """
         said = self.said() or f"nbdkit ended with {self.process.poll()} and no word"
         hint = None
         if _MISSING.search(said):
@@ -148,7 +158,7 @@ class Server:
             hint = "install nbdkit, its vddk plugin and VMware's VDDK on the worker's machine: docs/esxi.md"
         else:
             code = next((code for code, words in _MEANINGS if words.search(said)), Code.TARGET_WRITE_ERROR)
-        return error(code, f"host {self.host} does not open a disk: {said}", hint=hint, host=self.host)
+        return error(code, f"host {self.host} {what}: {said}", hint=hint, host=self.host)
 
     def end(self) -> None:
         """End it, and wait until it is gone; may be called twice."""

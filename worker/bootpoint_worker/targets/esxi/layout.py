@@ -1,0 +1,93 @@
+"""Where the files of a standby's points are now: vSphere names them anew in a merge, and somebody may move the VM.
+
+The points are known by their snapshots, and these by their descriptions: a VM that was taken out of the inventory and
+registered again has the same snapshots under other ids.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from bootpoint_common.errors import BootpointError, Code
+from bootpoint_worker.targets.esxi import journal, machine
+from bootpoint_worker.targets.esxi.datastore import parent
+from bootpoint_worker.targets.esxi.host import Host
+from bootpoint_worker.targets.esxi.machine import Node, State
+from bootpoint_worker.targets.replica import Replica
+
+#: The line of a snapshot's description by which a point's snapshot is known.
+MARK = "bootpoint-point: {}"
+
+
+def snapshot_of(state: State, point_id: object) -> Node | None:
+    """Return the snapshot that was made for a point; None when there is none."""
+    mark = MARK.format(point_id)
+    return next((node for node in state.tree.values() if mark in node.description), None)
+
+
+def disks_of(host: Host, replica: Replica, point: journal.PointEntry) -> tuple[journal.LayerEntry, ...]:
+    """Return a point's disks with the files that its snapshot has at this moment.
+
+    Where somebody has removed another snapshot, the file that the journal names may be another point's by now.
+
+    Raises:
+        RetryableError: ``layer_lost``: the snapshot is gone.
+    """
+    try:
+        files = machine.snapshot_files(host, [point.snapshot]).get(point.snapshot, {})
+    except BootpointError as exc:
+        if exc.code is not Code.LAYER_LOST:
+            raise
+        raise removed(host, replica, point) from exc
+    return tuple(msgspec.structs.replace(disk, file=files.get(disk.key, disk.file)) for disk in point.disks)
+
+
+def removed(host: Host, replica: Replica, point: journal.PointEntry) -> BootpointError:
+    """Return the error of a point whose snapshot isn't there any more."""
+    text = f"somebody has removed the snapshot {point.name} of {replica.vm_name} on host {host.name}"
+    hint = "if it is the newest, begin the replica anew: `bootpoint replica delete`; docs/esxi.md"
+    return host.problem(Code.LAYER_LOST, text, replica, value=point.name, hint=hint)
+
+
+def was_moved(manifest: journal.Manifest, directory: str) -> bool:
+    """Tell whether a VM's folder is another one than that in which the points' files were when they were written down.
+
+    Args:
+        manifest: The journal.
+        directory: Datastore path of the folder.
+    """
+    return any(parent(disk.file) != directory for point in manifest.points for disk in point.disks)
+
+
+def found(host: Host, vm: Any, manifest: journal.Manifest) -> journal.Manifest:
+    """Return a journal with the snapshots and files that points and leaves have now.
+
+    Args:
+        host: The host.
+        vm: The VM's managed object.
+        manifest: The journal; a point whose snapshot is gone stays as it is.
+    """
+    state = machine.read_state(host, vm)
+    merging = manifest.consolidating
+    points = (*manifest.points, merging.point) if merging is not None else manifest.points
+    ids = {point.point_id: node.moref for point in points if (node := snapshot_of(state, point.point_id))}
+    files = machine.snapshot_files(host, list(ids.values()))
+    stored = machine.stored_bytes(host, vm)
+
+    def now(point: journal.PointEntry) -> journal.PointEntry:
+        snapshot = ids.get(point.point_id, point.snapshot)
+        disks = []
+        for disk in point.disks:
+            file = files.get(snapshot, {}).get(disk.key, disk.file)
+            disks.append(msgspec.structs.replace(disk, file=file, stored_bytes=stored.get(file, disk.stored_bytes)))
+        return msgspec.structs.replace(point, snapshot=snapshot, disks=tuple(disks))
+
+    leaves = (msgspec.structs.replace(one, file=state.leaf(one.key) or one.file) for one in manifest.leaves)
+    return msgspec.structs.replace(
+        manifest,
+        points=tuple(map(now, manifest.points)),
+        leaves=tuple(leaves),
+        consolidating=msgspec.structs.replace(merging, point=now(merging.point)) if merging is not None else None,
+    )
