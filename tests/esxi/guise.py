@@ -29,11 +29,6 @@ class Guise:
     vcenter: bool = False
     old_tls: bool = False
 
-    @property
-    def name(self) -> str:
-        """What the product calls itself."""
-        return "VMware vCenter Server" if self.vcenter else "VMware ESXi"
-
 
 #: Releases, by the name that tests give them. Builds: "Build numbers and versions of VMware ESXi/ESX" (VMware KB
 #: 2143832); hardware: "Virtual machine hardware versions" (VMware KB 1003746); versions of the API: the releases'

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim
 
 from bootpoint_common.units import GiB
+from tests.esxi.guise import Guise
 from tests.esxi.managed import Managed, operation, task
 
 if TYPE_CHECKING:
@@ -15,6 +16,18 @@ if TYPE_CHECKING:
 
 #: The host's hardware; all of it is made up.
 CORES, MEMORY_BYTES, MHZ = 16, 64 * GiB, 2400
+
+
+def product(guise: Guise, *, vcenter: bool) -> Any:
+    """Return what a host, or the vCenter above it, says of its release."""
+    name = "VMware vCenter Server" if vcenter else "VMware ESXi"
+    return vim.AboutInfo(
+        name=name, fullName=f"{name} {guise.version} build-{guise.build}", vendor="VMware, Inc.", build=guise.build,
+        version=guise.version, apiVersion=guise.api, osType="linux-x64" if vcenter else "vmnix-x86",
+        productLineId="vpx" if vcenter else "embeddedEsx", apiType="VirtualCenter" if vcenter else "HostAgent",
+        licenseProductVersion=guise.version[:3],
+        licenseProductName="VMware VirtualCenter Server" if vcenter else "VMware ESX Server",
+    )  # fmt: skip
 
 
 class ServiceInstance(Managed):
@@ -25,17 +38,10 @@ class ServiceInstance(Managed):
     @property
     def content(self) -> Any:
         """The managers."""
-        world, guise = self.world, self.world.guise
-        about = vim.AboutInfo(
-            name=guise.name, fullName=f"{guise.name} {guise.version} build-{guise.build}", vendor="VMware, Inc.",
-            version=guise.version, build=guise.build, apiVersion=guise.api, instanceUuid=None,
-            osType="linux-x64" if guise.vcenter else "vmnix-x86",
-            productLineId="vpx" if guise.vcenter else "embeddedEsx",
-            apiType="VirtualCenter" if guise.vcenter else "HostAgent", licenseProductVersion=guise.version[:3],
-            licenseProductName="VMware VirtualCenter Server" if guise.vcenter else "VMware ESX Server",
-        )  # fmt: skip
+        world = self.world
         return vim.ServiceInstanceContent(
-            rootFolder=world.root.reference, propertyCollector=world.collector.reference, about=about,
+            rootFolder=world.root.reference, propertyCollector=world.collector.reference,
+            about=product(world.guise, vcenter=world.guise.vcenter),
             viewManager=world.views.reference, sessionManager=world.session_manager.reference,
             authorizationManager=world.authorization.reference, licenseManager=world.licences.reference,
             fileManager=world.file_manager.reference, virtualDiskManager=world.disk_manager.reference,
@@ -75,6 +81,15 @@ class Entity(Managed):
         return None if self.above is None else self.above.reference
 
 
+def part(name: str) -> property:
+    """Return a property of a managed object: the reference of a part of the world.
+
+    Args:
+        name: The world's attribute.
+    """
+    return property(lambda self: getattr(self.world, name).reference)
+
+
 class Folder(Entity):
     """A folder: of datacenters, machines, hosts, datastores or networks."""
 
@@ -103,66 +118,36 @@ class Folder(Entity):
         return self.world.register(path, name).reference
 
 
-class Datacenter(Entity):
+class Place(Entity):
+    """Something that has all datastores and networks."""
+
+    @property
+    def datastore(self) -> list[Any]:
+        """All datastores."""
+        return [each.reference for each in self.world.datastores]
+
+    @property
+    def network(self) -> list[Any]:
+        """All networks."""
+        return [each.reference for each in self.world.networks]
+
+
+class Datacenter(Place):
     """The datacenter; a host has just one, for form's sake."""
 
     kind = vim.Datacenter
-
-    @property
-    def vm_folder(self) -> Any:
-        """Where machines are."""
-        return self.world.machines.reference
-
-    @property
-    def host_folder(self) -> Any:
-        """Where hosts are."""
-        return self.world.hosts.reference
-
-    @property
-    def datastore_folder(self) -> Any:
-        """Where datastores are."""
-        return self.world.datastore_folder.reference
-
-    @property
-    def network_folder(self) -> Any:
-        """Where networks are."""
-        return self.world.network_folder.reference
-
-    @property
-    def datastore(self) -> list[Any]:
-        """All datastores."""
-        return [each.reference for each in self.world.datastores]
-
-    @property
-    def network(self) -> list[Any]:
-        """All networks."""
-        return [each.reference for each in self.world.networks]
+    vm_folder = part("machines")
+    host_folder = part("hosts")
+    datastore_folder = part("datastore_folder")
+    network_folder = part("network_folder")
 
 
-class ComputeResource(Entity):
+class ComputeResource(Place):
     """What runs machines: the host, with its pools."""
 
     kind = vim.ComputeResource
-
-    @property
-    def resource_pool(self) -> Any:
-        """The root of the pools."""
-        return self.world.pool.reference
-
-    @property
-    def environment_browser(self) -> Any:
-        """What it can run."""
-        return self.world.environment.reference
-
-    @property
-    def datastore(self) -> list[Any]:
-        """All datastores."""
-        return [each.reference for each in self.world.datastores]
-
-    @property
-    def network(self) -> list[Any]:
-        """All networks."""
-        return [each.reference for each in self.world.networks]
+    resource_pool = part("pool")
+    environment_browser = part("environment")
 
     @property
     def summary(self) -> Any:
@@ -174,20 +159,10 @@ class ComputeResource(Entity):
         )  # fmt: skip
 
 
-class HostSystem(Entity):
+class HostSystem(Place):
     """The host itself."""
 
     kind = vim.HostSystem
-
-    @property
-    def datastore(self) -> list[Any]:
-        """All datastores."""
-        return [each.reference for each in self.world.datastores]
-
-    @property
-    def network(self) -> list[Any]:
-        """All networks."""
-        return [each.reference for each in self.world.networks]
 
     @property
     def vm(self) -> list[Any]:
@@ -202,15 +177,10 @@ class HostSystem(Entity):
             cpuModel="A processor of tests", cpuMhz=MHZ, numCpuPkgs=1, numCpuCores=CORES, numCpuThreads=2 * CORES,
             numNics=1, numHBAs=1,
         )  # fmt: skip
-        guise = self.world.guise
-        product = vim.AboutInfo(
-            name="VMware ESXi", fullName=f"VMware ESXi {guise.version} build-{guise.build}", vendor="VMware, Inc.",
-            version=guise.version, build=guise.build, apiVersion=guise.api, osType="vmnix-x86",
-            productLineId="embeddedEsx", apiType="HostAgent",
-        )  # fmt: skip
+        shown = product(self.world.guise, vcenter=False)
         return vim.host.Summary(
             host=self.reference, hardware=hardware, managementServerIp=self.world.trouble.managed_by,
-            config=vim.host.Summary.ConfigSummary(name=self.name, port=443, product=product, vmotionEnabled=False),
+            config=vim.host.Summary.ConfigSummary(name=self.name, port=443, product=shown, vmotionEnabled=False),
             quickStats=vim.host.Summary.QuickStats(overallCpuUsage=100, overallMemoryUsage=2048), overallStatus="green",
             rebootRequired=False, runtime=self.runtime,
         )  # fmt: skip
@@ -237,11 +207,7 @@ class ResourcePool(Entity):
     """A share of the host."""
 
     kind = vim.ResourcePool
-
-    @property
-    def owner(self) -> Any:
-        """Whose share it is."""
-        return self.world.compute.reference
+    owner = part("compute")
 
     @property
     def resource_pool(self) -> list[Any]:
