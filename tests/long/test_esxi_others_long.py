@@ -12,10 +12,12 @@ from pyVmomi import vim
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.esxi import fence
 from tests.contract.driver_esxi import EsxiHooks, esxi
 from tests.contract.test_target import Bench, _at, _code, _pattern, _replica, _write_through
 from tests.esxi.client import Client
 from tests.esxi.server import Esxi
+from tests.esxi.world import ROOT
 from tests.long.test_esxi_trouble_long import BASE, _goes_on, _vm, bench, host, somebody
 
 __all__ = ["bench", "host", "somebody"]
@@ -144,6 +146,18 @@ def test_a_certificate_that_is_renewed_in_mid_run_is_compared_for_the_disks_too(
         # The session's own connection stands; the library makes another one.
         assert _code(lambda: target.open_writer(bench.replica, layer, 1)) is Code.HOST_KEY_CHANGED
         assert host.world.leases.history == []
+
+
+def test_the_password_is_on_no_command_line_and_in_no_environment_or_file(bench: Bench) -> None:
+    layer = bench.open()["system"]
+    secret = ROOT.password.encode()
+    with closing(bench.target.open_writer(bench.replica, layer, 1)) as writer:
+        _write_through(writer, 0, b"a" * GRAIN)
+        servers = fence.servers()
+        assert servers
+        for pid in servers:
+            assert secret not in Path(f"/proc/{pid}/cmdline").read_bytes() + Path(f"/proc/{pid}/environ").read_bytes()
+        assert not [path for path in fence.base().rglob("*") if path.is_file() and secret in path.read_bytes()]
 
 
 @pytest.mark.parametrize("where", ["managed", "free"])
