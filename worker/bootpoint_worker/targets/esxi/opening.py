@@ -24,8 +24,20 @@ def open_point(host: Host, replica: Replica, point: OpenPoint) -> tuple[Layer, .
 def _open(host: Host, replica: Replica, point: OpenPoint) -> journal.OpenEntry:
     before = place.must_read(host, replica)
     opened = before.manifest.open
-    if opened is not None and opened.point_id == point.point_id:
-        return opened
+    if opened is None or opened.point_id != point.point_id:
+        before, opened = _begun(host, before, point)
+    if not before.manifest.dirty:
+        # Only who has opened the point in the journal marks the VM: one who comes late would take away another's mark.
+        host.step("open:mark")
+        machine.mark(host, before.vm.entity, point.point_id)
+        host.step("open:marked")
+        place.change(before, msgspec.structs.replace(before.manifest, dirty=True))
+    host.step("open:done")
+    return opened
+
+
+def _begun(host: Host, before: place.Snapshot, point: OpenPoint) -> tuple[place.Snapshot, journal.OpenEntry]:
+    """Make empty leaves, and open the point in the journal; nobody writes before the VM is marked."""
     _admit(host, before.manifest, point)
     for disk in point.disks:
         _check_size(host, before.manifest, disk)
@@ -35,16 +47,12 @@ def _open(host: Host, replica: Replica, point: OpenPoint) -> journal.OpenEntry:
     copied = growth.grow(host, before, point.disks)
     state = machine.read_state(host, before.vm.entity)
     layers = tuple(_layer(host, before.manifest, state, disk, copied) for disk in point.disks)
-    host.step("open:mark")
-    machine.mark(host, before.vm.entity, point.point_id)
     opened = journal.OpenEntry(point.point_id, point.base_point_id, point.epoch, layers)
     aborted = tuple(old for old in before.manifest.aborted if old != point.point_id)
     host.step("open:journal")
     keys = before.manifest.keys | copied
-    after = msgspec.structs.replace(before.manifest, open=opened, keys=keys, aborted=aborted, dirty=True, leaves=())
-    place.change(before, after)
-    host.step("open:done")
-    return opened
+    after = msgspec.structs.replace(before.manifest, open=opened, keys=keys, aborted=aborted, dirty=False, leaves=())
+    return place.change(before, after), opened
 
 
 def _admit(host: Host, manifest: journal.Manifest, point: OpenPoint) -> None:

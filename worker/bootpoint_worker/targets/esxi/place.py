@@ -3,7 +3,8 @@
 A change of the journal is a new file with the next number. It is written under a name of its own, and then moved,
 which the host refuses when there is one of that number: of two who change the same journal, one learns that it came
 late, and begins again from what the other one left. So nobody holds a lock across the network, and a worker that was
-frozen changes no journal when it thaws.
+frozen changes no journal when it thaws: the number that it wants may be free again, for old ones are deleted, but then
+the one that it began from is gone, too.
 """
 
 from __future__ import annotations
@@ -154,6 +155,9 @@ def change(before: Snapshot, after: journal.Manifest) -> Snapshot:
     before.store.put(draft, journal.encode(after))
     if not before.store.move_new(draft, _path(directory, number)):
         before.store.delete(draft)
+        raise Changed
+    if before.number and before.store.get(_path(directory, before.number)) is None:
+        before.store.delete(_path(directory, number))
         raise Changed
     if number > 2:
         before.store.delete(_path(directory, number - 2))
