@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
@@ -105,3 +106,19 @@ def test_a_blow_in_mid_run_costs_that_run_at_most(site: EsxiSite, strike: Callab
     )
     assert site.check() == (2 if ended["state"] == "succeeded" else 1)
     goes_on(site)
+
+
+def test_a_disk_that_grew_has_a_new_chain_and_the_older_points_keep_theirs(site: EsxiSite) -> None:
+    with site.disk.open("ab") as file:
+        file.write(Random("grown").randbytes(4 * MiB))
+    site.protect()
+    assert site.check() == 2
+    with site.session() as (target, replica):
+        journal = target.inspect(replica)
+        assert journal is not None
+        first, second = (point.disks[0] for point in journal.points)
+    assert (first.size_bytes, second.size_bytes) == (SIZE, SIZE + 4 * MiB)
+    # A delta above the first point's file would have six digits.
+    assert re.search(r"-[0-9a-f]{12}\.vmdk$", second.identity)
+    site.protect()
+    assert site.check() == 3
