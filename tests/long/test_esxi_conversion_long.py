@@ -14,7 +14,7 @@ from bootpoint_common.units import MiB
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.replica import ReplicaDisk
-from tests.contract.driver_esxi import esxi
+from tests.contract.driver_esxi import GUISES, esxi
 from tests.contract.drivers import Driver
 from tests.contract.test_target import Bench, _replica
 from tests.service import guest
@@ -25,9 +25,9 @@ pytestmark = pytest.mark.long
 
 
 @pytest.fixture
-def driver(tmp_path: Path) -> Iterator[Driver]:
-    """A host that runs its machines."""
-    with esxi(tmp_path, runs_guests=True) as made:
+def driver(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Driver]:
+    """A host that runs its machines: of the newest release, unless a test asks for another."""
+    with esxi(tmp_path, getattr(request, "param", "8.0"), runs_guests=True) as made:
         yield made
 
 
@@ -53,6 +53,7 @@ def _bench(driver: Driver, disk: Path) -> Bench:
 
 
 @pytest.mark.timeout(6 * BOOT)
+@pytest.mark.parametrize("driver", GUISES, indirect=True)
 def test_a_machine_that_knows_ide_alone_boots_on_paravirtual_scsi(driver: Driver, tmp_path: Path) -> None:
     disk = tmp_path / "disk.raw"
     guest.ide_disk(disk, "esxi")
