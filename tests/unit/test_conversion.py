@@ -249,10 +249,26 @@ def test_an_initramfs_that_is_gone_is_told_and_not_made_again(tool: str) -> None
     plan_initramfs(gone, edits, "virtio")
     assert (edits.initramfs, edits.versions, edits.writes) == (None, (), {})
     assert "kernel 6.1 has no initramfs" in edits.problems[0]
-    # One whose own disks are built in starts without: on another bus it needs one.
+
+
+@pytest.mark.parametrize(
+    ("root", "starts"),
+    [
+        ("/dev/sda1", True),
+        ("PARTUUID=0c8e0d7e-01", True),
+        ("UUID=06662b11-598a-4e55-a172-ae03412d8b7e", False),
+        ("LABEL=root", False),
+        ("/dev/mapper/vg-root", False),
+    ],
+)
+def test_a_machine_that_never_had_an_initramfs_gets_one_for_another_bus(root: str, starts: bool) -> None:
+    lines = f"search --set=root --fs-uuid 0666\nlinux /vmlinuz root={root} ro quiet\n"
+    kernels = (Kernel("6.1", None, IDE, ALL),)
+    found = Guest(tools=frozenset({"dracut"}), files={"boot/grub/grub.cfg": lines.encode()}, kernels=kernels)
     edits = Edits()
-    plan_initramfs(Guest(tools=frozenset({tool}), kernels=(Kernel("6.1", None, IDE, ALL),)), edits, "virtio")
-    assert edits.versions == ("6.1",)
+    plan_initramfs(found, edits, "virtio")
+    assert edits.versions == (("6.1",) if starts else ())
+    assert bool(edits.problems) is not starts
 
 
 def test_a_kernel_without_such_drivers_is_declined() -> None:

@@ -124,6 +124,12 @@ def mount_points(fstab: str) -> Mapping[str, str]:
     return {words[1]: words[0] for words in _entries(fstab)}
 
 
+def roots(guest: Guest) -> set[str]:
+    """Return what boot loaders tell kernels of where their root is: ``UUID=…``, ``/dev/sda1``, …."""
+    texts = [text for pattern in _NAMING for text in guest.matching(pattern).values()]
+    return {root for text in texts for root in re.findall(r"(?<!set )\broot=([^\s\"']+)", text)}
+
+
 def plan_devices(guest: Guest, edits: Edits, devices: Devices, *, disk: str = "vd") -> None:
     """Plan UUIDs in fstab, GRUB's files and the kernels' command lines.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+
+from bootpoint_worker.conversion import device
 from bootpoint_worker.conversion.guest import Edits, Guest, Kernel
 
 #: Drivers without which a machine finds neither disk nor network on virtio.
@@ -42,9 +45,17 @@ def boots_on(kernel: Kernel, bus: str) -> bool:
     return all(driver in kernel.has for driver in NEEDED[bus])
 
 
-def boots_nowhere(kernel: Kernel) -> bool:
-    """Tell whether a kernel has no initramfs, and no driver of any disk built in."""
-    return kernel.initramfs is None and not any(boots_on(kernel, bus) for bus in NEEDED)
+def boots_nowhere(guest: Guest, kernel: Kernel) -> bool:
+    """Tell whether a kernel has no initramfs, and doesn't find its root without one.
+
+    It needs one for a disk whose driver isn't built in, and for a root that isn't named by a partition: what a file
+    system's UUID or label is, and what a mapped device is made of, only programs find out (Linux, early-lookup.c).
+    """
+    if kernel.initramfs is not None:
+        return False
+    roots = device.roots(guest)
+    named = not roots or any(re.match(r"PARTUUID=|PARTLABEL=|/dev/(?!mapper/)", root) for root in roots)
+    return not named or not any(boots_on(kernel, bus) for bus in NEEDED)
 
 
 def with_initramfs(guest: Guest) -> tuple[Kernel, ...]:
@@ -55,7 +66,7 @@ def with_initramfs(guest: Guest) -> tuple[Kernel, ...]:
 def plan_initramfs(guest: Guest, edits: Edits, bus: str) -> None:
     """Plan new initramfs for all kernels that lack the drivers of a bus; none where all have them.
 
-    A machine whose kernels find no disk on any bus, because their initramfs is gone, doesn't start on its own hardware
+    A machine whose kernels don't find their root, because their initramfs is gone, doesn't start on its own hardware
     either. That isn't healed: a boot check is to tell so while there is time to mend it at the source.
 
     Raises:
@@ -64,9 +75,9 @@ def plan_initramfs(guest: Guest, edits: Edits, bus: str) -> None:
     lacking = [kernel for kernel in with_initramfs(guest) if not boots_on(kernel, bus)]
     if not lacking:
         return
-    if all(boots_nowhere(kernel) for kernel in lacking):
+    if all(boots_nowhere(guest, kernel) for kernel in lacking):
         named = ", ".join(kernel.version for kernel in lacking)
-        text = f"its kernel {named} has no initramfs and finds no disk: it doesn't start at the source either"
+        text = f"its kernel {named} has no initramfs and no root without it: it doesn't start at the source either"
         edits.problems.append(text)
         return
     unable = [kernel.version for kernel in lacking if not set(NEEDED[bus]) <= kernel.has | kernel.modules]
