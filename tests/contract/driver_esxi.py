@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from bootpoint_common.units import GiB
-from bootpoint_worker.targets.esxi import connect, fence, inventory, machine
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from bootpoint_worker.targets.certificate import fetch_fingerprint
+from bootpoint_worker.targets.esxi import connect, fence
 from bootpoint_worker.targets.esxi.means import LIBDIR_SETTING, PLUGIN_SETTING
 from bootpoint_worker.targets.esxi.target import EsxiTarget
 from bootpoint_worker.targets.host import HostAccess, VirtualMachine
@@ -79,9 +79,9 @@ class EsxiHooks:
     def guest_write(self, replica: Replica, vm: VirtualMachine, slot: str, offset: int, data: bytes) -> None:
         number = [disk.slot for disk in replica.disks].index(slot)
         with closing(EsxiTarget(access=self.access)) as target:
-            found = next(each for each in inventory.machines(target.host.client) if each.name == vm.name)
-            disks = machine.disks(machine.read_state(target.host, found.entity).devices)
-        extent = chain.read_link(self.host.world.locate(disks[number].backing.fileName)).extent
+            found = next(each for each in target.host.machines() if each.name == vm.name)
+            drives = target.host.state(found).drives
+        extent = chain.read_link(self.host.world.locate(drives[number].file)).extent
         with tempfile.NamedTemporaryFile() as raw:
             raw.write(data)
             raw.flush()

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootpoint_worker.targets.esxi import fence, inventory, machine
+from bootpoint_worker.targets.esxi import fence
 from bootpoint_worker.targets.esxi.datastore import split
 from bootpoint_worker.targets.esxi.means import LIBDIR_SETTING, PLUGIN_SETTING
 from bootpoint_worker.targets.esxi.target import EsxiTarget
@@ -64,9 +64,9 @@ class VcsimHooks:
     def guest_write(self, replica: Replica, vm: VirtualMachine, slot: str, offset: int, data: bytes) -> None:
         number = [disk.slot for disk in replica.disks].index(slot)
         with closing(EsxiTarget(access=self.access)) as target:
-            found = next(each for each in inventory.machines(target.host.client) if each.name == vm.name)
-            disk = machine.disks(machine.read_state(target.host, found.entity).devices)[number]
-        descriptor = self._locate(disk.backing.fileName)
+            found = next(each for each in target.host.machines() if each.name == vm.name)
+            drive = target.host.state(found).drives[number]
+        descriptor = self._locate(drive.file)
         with descriptor.with_name(f"{descriptor.stem}-flat.vmdk").open("r+b") as file:
             file.seek(offset)
             file.write(data)

@@ -6,9 +6,7 @@ NVMe controllers, vmxnet3 and e1000e network cards. Whatever the network is call
 
 from __future__ import annotations
 
-import json
 import shutil
-import socket
 import struct
 import threading
 import uuid
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim
 
 from tests.esxi import chain, hardware
+from tests.service import qmp
 from tests.service.process import Server, wait_for
 
 if TYPE_CHECKING:
@@ -199,25 +198,7 @@ class Guest:
 
     def command(self, name: str, **arguments: Any) -> Any:
         """Give QEMU a command, and return its answer."""
-        with socket.socket(socket.AF_UNIX) as client:
-            client.connect(str(self._control))
-            with client.makefile("rw") as stream:
-                stream.readline()
-                for execute, given in (("qmp_capabilities", {}), (name, arguments)):
-                    stream.write(json.dumps({"execute": execute, "arguments": given}) + "\n")
-                    stream.flush()
-                    answer = _answer(stream)
-        return answer
-
-
-def _answer(stream: Any) -> Any:
-    for line in stream:
-        said = json.loads(line)
-        if "error" in said:
-            raise RuntimeError(said["error"]["desc"])
-        if "return" in said:
-            return said["return"]
-    raise RuntimeError("QEMU said nothing")
+        return qmp.command(self._control, name, **arguments)
 
 
 def blank() -> bytes:

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import socket
 import ssl
-import sys
 import threading
 import warnings
-from datetime import UTC, datetime, timedelta
-from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Self
 
 from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from cryptography.hazmat.primitives import serialization
 
 from tests.esxi.handler import Handler
 from tests.esxi.world import World
+from tests.service.certificate import self_signed
+from tests.service.listener import Listener
 from tests.service.process import free_port
 
 #: Where the host is reached.
@@ -44,7 +39,7 @@ class Esxi:
         self.world = World(directory, guise, **options)
         self.port = free_port()
         self._chain = directory / "rui.pem"
-        self._server: _Server | None = None
+        self._server: Listener | None = None
         self._thread: threading.Thread | None = None
         self.renew_certificate()
 
@@ -64,8 +59,8 @@ class Esxi:
 
     def renew_certificate(self) -> None:
         """Give it another certificate, which new connections are shown."""
-        self._chain.write_bytes(_self_signed())
-        if self._server is not None:
+        self._chain.write_bytes(self_signed("esx.test"))
+        if self._server is not None and self._server.context is not None:
             self._server.context.load_cert_chain(self._chain)
 
     def start(self) -> None:
@@ -74,7 +69,7 @@ class Esxi:
         if self.world.guise.old_tls:
             speak_old_tls(context)
         context.load_cert_chain(self._chain)
-        self._server = _Server(self.world, context, self.port)
+        self._server = Listener((ADDRESS, self.port), type("Handler", (Handler,), {"world": self.world}), context)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
         self._thread.start()
 
@@ -103,54 +98,3 @@ def speak_old_tls(context: ssl.SSLContext) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         context.minimum_version = context.maximum_version = ssl.TLSVersion.TLSv1
-
-
-def _self_signed() -> bytes:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "esx.test")])
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=30))
-        .sign(key, hashes.SHA256())
-    )
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    return private + certificate.public_bytes(serialization.Encoding.PEM)
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-
-    def __init__(self, world: World, context: ssl.SSLContext, port: int) -> None:
-        self.context = context
-        self._connections: set[socket.socket] = set()
-        super().__init__((ADDRESS, port), type("Handler", (Handler,), {"world": world}))
-
-    def get_request(self) -> tuple[socket.socket, Any]:
-        plain, address = super().get_request()
-        # The handshake is the handler's thread's, so that a client that says nothing holds up nobody.
-        secure = self.context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False)
-        self._connections.add(secure)
-        return secure, address
-
-    def shutdown_request(self, request: Any) -> None:
-        self._connections.discard(request)
-        super().shutdown_request(request)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Say nothing of a client that breaks off, or doesn't like the certificate: that is part of the tests."""
-        if not isinstance(sys.exception(), OSError):
-            super().handle_error(request, client_address)
-
-    def drop_all(self) -> None:
-        for connection in list(self._connections):
-            with contextlib.suppress(OSError):
-                connection.shutdown(socket.SHUT_RDWR)

@@ -15,7 +15,7 @@ from bootpoint_common.units import GiB, MiB
 from bootpoint_worker.selftest import selftest
 from bootpoint_worker.targets import connect
 from bootpoint_worker.targets.base import StartRequest, Target
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from bootpoint_worker.targets.certificate import fetch_fingerprint
 from bootpoint_worker.targets.esxi.means import LIBDIR_SETTING, PLUGIN_SETTING
 from bootpoint_worker.targets.esxi.permit import RIGHTS
 from bootpoint_worker.targets.host import HostAccess

@@ -11,7 +11,7 @@ import pytest
 
 from bootpoint_common.store.run import Run
 from bootpoint_common.units import MiB
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from bootpoint_worker.targets.certificate import fetch_fingerprint
 from tests.esxi.server import ADDRESS
 from tests.esxi.world import ROOT
 from tests.service.esxi_site import PATIENCE, EsxiSite, esxi_site

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import Iterator
 from contextlib import closing
@@ -16,16 +17,18 @@ import pytest
 from bootpoint_common.errors import BootpointError, Code, Fenced
 from bootpoint_common.units import GRAIN
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.esxi import fence, place
+from bootpoint_worker.targets.esxi import fence
 from bootpoint_worker.targets.esxi.means import LIBDIR_SETTING
 from bootpoint_worker.targets.esxi.target import EsxiTarget
 from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.snapshots import place
 from tests.contract.driver_esxi import EsxiHooks, esxi
 from tests.contract.test_target import Bench, _at, _bench, _code, _pattern, _write_through
 from tests.esxi.client import Client
 from tests.esxi.client import connect as log_in
 from tests.esxi.server import Esxi
+from tests.service.vddk import LIBRARY, library
 
 #: What the first point of each test shows.
 BASE = (0, _pattern(1, 2 * GRAIN))
@@ -197,10 +200,15 @@ def test_what_a_standby_wrote_is_kept_beside_the_points(bench: Bench, somebody: 
     bench.target.consolidate(bench.replica, first.point_id)
 
 
-def test_a_library_that_is_missing_is_named(bench: Bench) -> None:
+@pytest.mark.parametrize("version", [None, 5])
+def test_a_library_that_is_missing_or_too_old_is_named(bench: Bench, tmp_path: Path, version: int | None) -> None:
     layer = bench.open()["system"]
-    access = bench.driver.hooks.access  # type: ignore[attr-defined] # these hooks have it
-    elsewhere = replace(access, settings={**access.settings, LIBDIR_SETTING: "/nonexistent"})
+    if version is not None:
+        (tmp_path / "vddk/lib64").mkdir(parents=True)
+        shutil.copy(library() / LIBRARY, tmp_path / f"vddk/lib64/libvixDiskLib.so.{version}")
+    assert isinstance(bench.driver.hooks, EsxiHooks)
+    access = bench.driver.hooks.access
+    elsewhere = replace(access, settings={**access.settings, LIBDIR_SETTING: str(tmp_path / "vddk")})
     with closing(EsxiTarget(access=elsewhere)) as target, pytest.raises(BootpointError) as caught:
         target.open_writer(bench.replica, layer, 1)
     assert caught.value.code is Code.HOST_UNSUPPORTED
@@ -248,5 +256,5 @@ def test_of_two_who_change_the_same_journal_one_comes_late(bench: Bench) -> None
     with pytest.raises(place.Changed):
         place.change(two, msgspec.structs.replace(two.manifest, epoch=8))
     assert bench.journal().epoch == 11
-    left = one.store.list(one.vm.directory, "bootpoint-journal-*")
+    left = one.store.list(one.vm.folder, "bootpoint-journal-*")
     assert left == [f"{place.PREFIX}{number:08d}.json" for number in (one.number - 1, one.number)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -19,15 +20,22 @@ HERE = Path(__file__).parent
 MODULES = ("test_esxi_vcsim_long.py", "test_esxi_vcsim_trash_long.py")
 
 
-@pytest.mark.timeout(1200)
-def test_what_is_left_out_is_there_and_fails(tmp_path: Path) -> None:
+#: How it fails: other bytes than were expected, or none, for with a snapshot vcsim may delete the file of a disk.
+BYTES = ("AssertionError", "assert ", "bootpoint_common.errors.RetryableError: layer_lost")
+
+
+@pytest.mark.timeout(900)
+def test_what_is_left_out_is_there_and_fails_for_its_bytes(tmp_path: Path) -> None:
     need("vcsim", "vddk", "libnbd", "nbdkit", "qemu-nbd")
     report = tmp_path / "report.xml"
     command = [sys.executable, "-m", "pytest", "-q", "-m", MARK, "--tb=no", "-p", "no:cacheprovider"]
-    places = [f"--basetemp={tmp_path / 'tests'}", f"--junitxml={report}", *(str(HERE / name) for name in MODULES)]
-    done = subprocess.run([*command, *places], capture_output=True, text=True, check=False)
+    # Paths of sockets are short.
+    with tempfile.TemporaryDirectory(prefix="bp-") as short:
+        places = [f"--basetemp={short}/t", f"--junitxml={report}", *(str(HERE / name) for name in MODULES)]
+        done = subprocess.run([*command, *places], capture_output=True, text=True, check=False)
     cases = ET.parse(report).getroot().findall(".//testcase")
-    assert [case.get("name") for case in cases if case.find("failure") is None] == [], done.stdout
+    failures = {str(case.get("name")): case.find("failure") for case in cases}
+    said = {name: "" if found is None else str(found.get("message")) for name, found in failures.items()}
+    assert [name for name, text in said.items() if not text.startswith(BYTES)] == [], done.stdout
     for kind in Vcsim:
-        names = (str(case.get("name")) for case in cases)
-        assert {entry_of(name, kind) for name in names if f"[{kind.value}" in name} == set(LEFT_OUT)
+        assert {entry_of(name, kind) for name in failures if f"[{kind.value}" in name} == set(LEFT_OUT)

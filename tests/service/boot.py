@@ -20,11 +20,11 @@ def greeting(marker: str) -> str:
 
 
 @contextmanager
-def running(disk: Path, log: Path, options: Sequence[str] = ()) -> Iterator[None]:
-    """Run a raw disk on virtio by qemu alone, its serial port in a log; what it writes is thrown away."""
+def running(disk: Path, log: Path, options: Sequence[str] = (), *, bus: str = "virtio") -> Iterator[None]:
+    """Run a raw disk on a bus by qemu alone, its serial port in a log; what it writes is thrown away."""
     command = ["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "512", "-display", "none"]
     command += ["-nic", "none", "-monitor", "none", "-no-reboot", "-serial", f"file:{log}", "-snapshot"]
-    command += ["-drive", f"file={disk},format=raw,if=virtio", *options]
+    command += ["-drive", f"file={disk},format=raw,if={bus}", *options]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         yield

@@ -22,7 +22,7 @@ from bootpoint_worker.context import access_of
 from bootpoint_worker.replica import replica_of
 from bootpoint_worker.targets import connect
 from bootpoint_worker.targets.base import Target
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from bootpoint_worker.targets.certificate import fetch_fingerprint
 from bootpoint_worker.targets.esxi.means import LIBDIR_SETTING, PLUGIN_SETTING
 from bootpoint_worker.targets.replica import Replica
 from tests.esxi import chain

@@ -9,8 +9,8 @@ import pytest
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_worker.targets.esxi.datastore import join, name_of, parent, split
-from bootpoint_worker.targets.esxi.journal import decode
 from bootpoint_worker.targets.esxi.vddk import Server
+from bootpoint_worker.targets.snapshots.journal import decode
 
 
 @pytest.mark.parametrize(

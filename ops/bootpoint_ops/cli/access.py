@@ -22,13 +22,26 @@ KINDS = {
     "legacy_tls": "esxi",
     "vddk_libdir": "esxi",
     "vddk_plugin": "esxi",
+    "winrm": "hyperv",
+    "auth": "hyperv",
+    "smb": "hyperv",
+    "smb_port": "hyperv",
+    "nodes": "hyperv",
 }
+
+#: Kinds of hosts that show a certificate by TLS, and no key of SSH.
+CERTIFIED = ("esxi", "hyperv")
+
+#: Account on a host where none is named, by kind; ``root`` for the others.
+USERS = {"hyperv": "Administrator"}
 
 #: Kinds of hosts that show a key at the first contact -> how their owner reads it on the host itself.
 KEYS = {
     "kvm": "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host",
     "esxi": "`openssl x509 -in /etc/vmware/ssl/rui.crt -noout -fingerprint -sha256` on the host"
     " (on a vCenter /etc/vmware-vpx/ssl/rui.crt)",
+    "hyperv": "`Get-ChildItem Cert:\\LocalMachine\\My | ForEach-Object { $_.Subject; [BitConverter]::ToString("
+    "[Security.Cryptography.SHA256]::Create().ComputeHash($_.RawData)) }` on the host",
 }
 
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -47,7 +60,7 @@ def reach_options(*, new: bool) -> Callable[[F], F]:
         click.option(
             "--port", type=click.IntRange(1, 65535), help="TCP port of its control service. [default: the kind's own]"
         ),
-        click.option("--user", default="root" if new else None, help="Account on the host."),
+        click.option("--user", help="Account on the host. [default: root; Administrator on Hyper-V]"),
         click.option("--ssh-key", type=_FILE, help="File with the private key."),
         click.option(
             "--password-file",
@@ -94,7 +107,52 @@ def _kind_options() -> list[Callable[[F], F]]:
         click.option(
             "--vddk-plugin", metavar="FILE", help="ESXi: nbdkit's vddk plugin, where it isn't installed as a package."
         ),
+        *_hyperv_options(),
     ]
+
+
+def _hyperv_options() -> list[Callable[[F], F]]:
+    return [
+        click.option(
+            "--winrm",
+            type=click.Choice(["tls", "http"]),
+            help="Hyper-V: how orders go: by TLS, or by HTTP with messages encrypted. [default: http on port 5985]",
+        ),
+        click.option(
+            "--auth",
+            type=click.Choice(["ntlm", "kerberos"]),
+            help="Hyper-V: login by password, or by the Kerberos ticket of the worker's machine. [default: ntlm]",
+        ),
+        click.option(
+            "--smb",
+            type=click.Choice(["encrypted", "signed"]),
+            help="Hyper-V: how data goes there. Signed only is faster; others can read it. [default: encrypted]",
+        ),
+        click.option(
+            "--smb-port", type=click.IntRange(1, 65535), help="Hyper-V: TCP port of SMB, where it is forwarded."
+        ),
+        click.option(
+            "--node",
+            "nodes",
+            metavar="NAME=FP",
+            multiple=True,
+            callback=_nodes,
+            help="Hyper-V: another node of its cluster, with the fingerprint of its certificate; may be repeated.",
+        ),
+    ]
+
+
+def _nodes(context: click.Context, parameter: click.Parameter, given: tuple[str, ...]) -> dict[str, str] | None:
+    """Read ``--node NAME=FP``, each; None where there is none."""
+    from bootpoint_worker.targets.certificate import normalised
+
+    found = {}
+    for each in given:
+        name, _, fingerprint = each.partition("=")
+        if not name or not fingerprint:
+            raise click.BadParameter(f"{each!r} is not NAME=FINGERPRINT", context, parameter)
+        found[name.lower()] = normalised(fingerprint)
+    return found or None
 
 
 def secrets_of(ssh_key: Path | None, password_file: Path | None, *, ask: bool = False) -> dict[str, str]:
@@ -136,9 +194,9 @@ def stated_fingerprint(kind: str, fingerprint: str | None) -> str | None:
     Raises:
         UsageError: ``spec_invalid``: it is none.
     """
-    if kind != "esxi" or fingerprint is None:
+    if kind not in CERTIFIED or fingerprint is None:
         return fingerprint
-    from bootpoint_worker.targets.esxi.certificate import normalised
+    from bootpoint_worker.targets.certificate import normalised
 
     return normalised(fingerprint)
 
@@ -149,7 +207,7 @@ def confirm_fingerprint(kind: str, name: str, address: str, fingerprint: str, *,
     Raises:
         RefusedError: ``host_key_changed``: it was not.
     """
-    what = "certificate" if kind == "esxi" else "key"
+    what = "certificate" if kind in CERTIFIED else "key"
     click.echo(f"host {name} at {address} shows the {what} {fingerprint}", err=True)
     if yes:
         return

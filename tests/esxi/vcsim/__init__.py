@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bootpoint_ops.guest_tree import cache_directory
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from bootpoint_worker.targets.certificate import fetch_fingerprint
 from bootpoint_worker.targets.host import HostAccess
 from tests.service.component import need
 from tests.service.process import Server, free_port, listens

@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -20,8 +22,9 @@ import (
 	"github.com/vmware/govmomi/vim25/types"
 )
 
-// What VIX calls it when a disk can't be opened: the file is missing, it is open elsewhere, the login is wrong.
-const noFile, locked, login = 4, 15, 3014
+// What VIX calls it when a disk can't be opened: the file is missing, it can't be accessed, it is open elsewhere, the
+// login is wrong.
+const noFile, noAccess, locked, login = 4, 7, 15, 3014
 
 // lend gives the stand-in of VMware's library (../vddk) the bytes of a disk: by the same words as the other stand-in of
 // a host (../lease.py, which says more), from the file that vcsim has made for the disk. It keeps no deltas, so every
@@ -43,7 +46,11 @@ func lend(answer http.ResponseWriter, request *http.Request) {
 	}
 	server, socket, err := serve(file, wish[5] == "read")
 	if err != nil {
-		refuse(answer, locked, wish[4]+": the file is already in use")
+		code := noAccess
+		if strings.Contains(err.Error(), "lock") {
+			code = locked
+		}
+		refuse(answer, code, fmt.Sprintf("%s: %v", wish[4], err))
 		return
 	}
 	defer end(server)
@@ -121,6 +128,8 @@ func serve(file string, readOnly bool) (*exec.Cmd, string, error) {
 		words = append(words, "--read-only")
 	}
 	server := exec.Command("qemu-nbd", append(words, file)...)
+	said := new(bytes.Buffer)
+	server.Stderr = said
 	server.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := server.Start(); err != nil {
 		return nil, "", err
@@ -133,8 +142,8 @@ func serve(file string, readOnly bool) (*exec.Cmd, string, error) {
 			return server, socket, nil
 		}
 		select {
-		case err := <-ended:
-			return nil, "", fmt.Errorf("qemu-nbd ended: %v", err)
+		case <-ended:
+			return nil, "", errors.New(strings.TrimSpace(said.String()))
 		case <-time.After(5 * time.Millisecond):
 		}
 	}

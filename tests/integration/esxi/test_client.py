@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from bootpoint_common.errors import BootpointError, Code
+from bootpoint_worker.targets.certificate import CONNECT_TIMEOUT, fetch_fingerprint, fingerprint_of, normalised
 from bootpoint_worker.targets.esxi import query
-from bootpoint_worker.targets.esxi.certificate import CONNECT_TIMEOUT, fetch_fingerprint, fingerprint_of, normalised
 from bootpoint_worker.targets.esxi.client import Client
 from bootpoint_worker.targets.host import HostAccess
 from tests.esxi.vcsim import Vcsim, vcsim

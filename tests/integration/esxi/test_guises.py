@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from bootpoint_worker.targets.certificate import fetch_fingerprint
 from bootpoint_worker.targets.esxi.client import Client
 from bootpoint_worker.targets.esxi.inspect import inspect_host
 from bootpoint_worker.targets.esxi.means import LIBDIR_SETTING, PLUGIN_SETTING, find_means

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from bootpoint_common.crypto import Vault, load_or_create_installation_key
 from bootpoint_ops.cli import main
-from bootpoint_worker.targets.esxi.certificate import fetch_fingerprint
+from bootpoint_worker.targets.certificate import fetch_fingerprint
 from tests.esxi.vcsim import PASSWORD, Vcsim, vcsim
 from tests.service.commandline import answer_of, error_of
 from tests.service.fleet import fleet

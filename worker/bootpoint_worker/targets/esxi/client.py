@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from xml.parsers.expat import ExpatError
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_worker.targets.esxi.certificate import CONNECT_TIMEOUT, fingerprint_of, pinned
+from bootpoint_worker.targets.certificate import CONNECT_TIMEOUT, fingerprint_of, pinned
 from bootpoint_worker.targets.esxi.fault import error_of, mapped
 from bootpoint_worker.targets.esxi.query import Query
 from bootpoint_worker.targets.esxi.version import VERSIONS, newest_common, require_version

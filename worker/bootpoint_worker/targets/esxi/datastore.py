@@ -146,6 +146,10 @@ class Datastore:
         """Tell whether a file is there."""
         return name_of(path) in self.list(parent(path), name_of(path))
 
+    def free_bytes(self) -> int:
+        """Return how many bytes are free."""
+        return int(self.client.read(self.entity, "summary.freeSpace")["summary.freeSpace"])
+
     def _unless_there(self, work: Callable[[], object]) -> bool:
         try:
             work()

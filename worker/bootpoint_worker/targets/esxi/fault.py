@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from xml.parsers.expat import ExpatError
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_worker.targets.esxi.certificate import refusal
+from bootpoint_worker.targets.certificate import refusal
 from bootpoint_worker.targets.host import unreachable
 
 if TYPE_CHECKING:

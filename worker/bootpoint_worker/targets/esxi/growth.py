@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from functools import partial
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_worker.targets.esxi import hardware, journal, machine, place
+from bootpoint_worker.targets.esxi import hardware, machine
 from bootpoint_worker.targets.esxi.datastore import join
 from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.layer import OpenDisk
 from bootpoint_worker.targets.replica import ReplicaDisk
+from bootpoint_worker.targets.snapshots import journal, place
 
 #: Seconds that the copy of a disk may take before the call returns with ``busy``.
 COPY_TIMEOUT = 3600.0
@@ -27,10 +28,10 @@ def grow(host: Host, before: place.Snapshot, disks: Sequence[OpenDisk]) -> dict[
     Returns:
         Slot -> key of each disk that has a new chain.
     """
-    state = machine.read_state(host, before.vm.entity)
+    state = machine.read_state(host, before.vm)
     keys: dict[str, int] = {}
     for disk in disks:
-        found = state.disk(before.manifest.keys.get(disk.slot, -1))
+        found = machine.disk(state, before.manifest.keys.get(disk.slot, -1))
         if found is not None and found.capacityInKB < hardware.capacity_kib(disk.size_bytes):
             keys[disk.slot] = _grown(host, before, disk, found.backing.fileName)
     return keys
@@ -40,12 +41,12 @@ def _grown(host: Host, before: place.Snapshot, disk: OpenDisk, old: str) -> int:
     from pyVmomi import vim
 
     spec = next(each for each in before.manifest.replica.disks if each.slot == disk.slot)
-    name = join(before.vm.directory, f"{spec.disk_name}-{disk.point_disk_id.hex[-12:]}.vmdk")
+    name = join(before.vm.folder, f"{spec.disk_name}-{disk.point_disk_id.hex[-12:]}.vmdk")
     host.step("grow:copy")
     if before.manifest.head is not None:
         _copied(host, before, old, name, disk.size_bytes)
     host.step("grow:attach")
-    state = machine.read_state(host, before.vm.entity)
+    state = machine.read_state(host, before.vm)
     there = [each for each in machine.disks(state.devices) if each.key == before.manifest.keys[disk.slot]]
     # Of a first point that was never committed the old disk goes with its file; else older points show it.
     changes = list(hardware.removed(there, files=before.manifest.head is None))
@@ -53,8 +54,8 @@ def _grown(host: Host, before: place.Snapshot, disk: OpenDisk, old: str) -> int:
     size = disk.size_bytes if before.manifest.head is None else None
     backing = hardware.new_backing(name, thick=spec.provisioning == "thick")
     board.attach(_bus(before, spec), backing, size_bytes=size, key=-1000)
-    machine.reconfigure(host, before.vm.entity, vim.vm.ConfigSpec(deviceChange=changes + board.changes))
-    state = machine.read_state(host, before.vm.entity)
+    machine.reconfigure(host, before.vm, vim.vm.ConfigSpec(deviceChange=changes + board.changes))
+    state = machine.read_state(host, before.vm)
     return next(int(each.key) for each in machine.disks(state.devices) if each.backing.fileName == name)
 
 
@@ -65,7 +66,7 @@ def _bus(before: place.Snapshot, disk: ReplicaDisk) -> str:
 
 def _copied(host: Host, before: place.Snapshot, old: str, new: str, size_bytes: int) -> None:
     """Let the host copy a disk, with all that lies beneath it, and lengthen the copy."""
-    manager, center = host.client.content.virtualDiskManager, before.store.datacenter
+    manager, center = host.client.content.virtualDiskManager, host.store_of(before.vm).datacenter
     before.store.delete(new)  # of a call that died: it may be half copied
     host.client.run(
         lambda: manager.CopyVirtualDisk_Task(
@@ -84,7 +85,7 @@ def _copied(host: Host, before: place.Snapshot, old: str, new: str, size_bytes: 
 
 def drop(host: Host, before: place.Snapshot, layers: Sequence[journal.LayerEntry]) -> None:
     """Delete the new chains of a point that was aborted."""
-    manager, center = host.client.content.virtualDiskManager, before.store.datacenter
+    manager, center = host.client.content.virtualDiskManager, host.store_of(before.vm).datacenter
     for layer in layers:
         if not layer.copied or layer.file in {entry.file for entry in before.manifest.leaves}:
             continue

@@ -15,9 +15,9 @@ from bootpoint_common.errors import Code
 from bootpoint_common.units import KiB, MiB
 from bootpoint_worker.targets.esxi.datastore import join
 from bootpoint_worker.targets.esxi.host import Host
-from bootpoint_worker.targets.esxi.inventory import notes
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.replica import Nic, Replica, ReplicaDisk
+from bootpoint_worker.targets.snapshots.vm import notes
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,6 @@ NIC_KINDS = {
     "e1000e": "VirtualE1000e",
     "e1000": "VirtualE1000",
 }
-
-#: First bytes of MAC addresses that may be set by hand: 00:50:56:00:00:00 to 00:50:56:3F:FF:FF (vSphere Networking,
-#: "Assign a Static MAC Address").
-MAC_PREFIX = "00:50:56"
 
 #: Setting that answers beforehand what vSphere asks when a VM is started that was registered anew elsewhere: whether it
 #: was moved or copied (VMware KB 1541, "Changing or keeping a UUID for a moved virtual machine").

@@ -1,67 +1,81 @@
-"""What all verbs share: the session with one host or vCenter, and how its data is reached."""
+"""What all of the driver shares: the session with one host or vCenter, and its datastores."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
-from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.targets.esxi import datastore
 from bootpoint_worker.targets.esxi.client import Client
 from bootpoint_worker.targets.esxi.datastore import Datastore, find_datastore
+from bootpoint_worker.targets.esxi.runbook import RUNBOOK
 from bootpoint_worker.targets.host import HostAccess
-from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.snapshots import host as shared
+from bootpoint_worker.targets.snapshots.host import no_step
+from bootpoint_worker.targets.snapshots.vm import Vm
+
+#: First bytes of MAC addresses that may be set by hand: 00:50:56:00:00:00 to 00:50:56:3F:FF:FF (vSphere Networking,
+#: "Assign a Static MAC Address").
+MAC_PREFIX = "00:50:56"
+
+#: Name of the file that a test's first serial port is written to.
+SERIAL = "serial.log"
 
 
-def no_step(_name: str) -> None:
-    """Pass a step by; tests put something here that dies."""
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
+class Host(shared.Host):
     """One ESXi host or vCenter.
+
+    Args:
+        access: How it is reached.
+        step: As in `shared.Host`.
 
     Attributes:
         access: How it is reached.
         client: The session.
-        step: Called with a name before each step that a crash could separate from the one before.
     """
 
-    access: HostAccess
-    client: Client
-    step: Callable[[str], None] = no_step
-    _stores: dict[str, Datastore] = field(default_factory=dict, repr=False)
+    buses = {"virtio": "pvscsi", "scsi": "lsilogic"}  # noqa: RUF012 - never changed
+    mac_prefix = MAC_PREFIX
+    suffixes = (".vmdk",)
+    runbook = RUNBOOK
+    page = "docs/esxi.md"
 
-    @property
-    def name(self) -> str:
-        """Its name in bootpoint."""
-        return self.access.name
+    def __init__(self, access: HostAccess, step: Callable[[str], None] = no_step) -> None:
+        super().__init__(access.name, step)
+        self.access = access
+        self.client = Client(access=access)
+        self._stores: dict[str, Datastore] = {}
 
     def store(self, name: str) -> Datastore:
-        """Return a datastore; each is looked for once in a session.
-
-        Raises:
-            FatalError: ``storage_unknown``.
-        """
+        """Return a datastore; each is looked for once in a session; see `shared.Host.store`."""
         if name not in self._stores:
             self._stores[name] = find_datastore(self.client, name)
         return self._stores[name]
+
+    def store_of(self, vm: Vm) -> Datastore:
+        """See `shared.Host.store_of`."""
+        return self.store(datastore.split(vm.folder)[0])
+
+    def join(self, directory: str, *names: str) -> str:
+        """See `shared.Host.join`."""
+        return datastore.join(directory, *names)
+
+    def parent(self, path: str) -> str:
+        """See `shared.Host.parent`."""
+        return datastore.parent(path)
+
+    def name_of(self, path: str) -> str:
+        """See `shared.Host.name_of`."""
+        return datastore.name_of(path)
+
+    def serial_log(self, directory: str, wanted: str | None) -> str | None:
+        """See `shared.Host.serial_log`."""
+        return wanted if wanted is not None and wanted.startswith("[") else self.join(directory, SERIAL)
 
     def snapshot(self, moref: str) -> Any:
         """Return the managed object of a snapshot."""
         return self.client.managed("VirtualMachineSnapshot", moref)
 
-    def taken(self, replica: Replica, why: str) -> BootpointError:
-        """Return the error of a name that somebody else has."""
-        return error(
-            Code.VM_NAME_TAKEN,
-            f"host {self.name} can't take a VM named {replica.vm_name}: {why}",
-            key="vm.name",
-            value=replica.vm_name,
-            job=replica.job,
-            host=self.name,
-        )
-
-    def problem(self, code: Code, text: str, replica: Replica, **more: Any) -> BootpointError:
-        """Return an error about a replica on this host."""
-        return error(code, text, job=replica.job, host=self.name, **more)
+    def close(self) -> None:
+        """See `shared.Host.close`."""
+        self.client.close()

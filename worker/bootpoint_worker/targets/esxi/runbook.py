@@ -1,17 +1,9 @@
-"""RUNBOOK.txt: how to start any point by hand, for the day when nothing else is left."""
+"""RUNBOOK.txt of a standby on vSphere."""
 
 from __future__ import annotations
 
-from bootpoint_common.units import format_size
-from bootpoint_worker.targets.esxi import journal
-from bootpoint_worker.targets.esxi.datastore import join
-from bootpoint_worker.targets.esxi.host import Host
-from bootpoint_worker.targets.esxi.place import Snapshot
-
-#: Its name in the VM's folder.
-NAME = "RUNBOOK.txt"
-
-_TEXT = """\
+#: How to start any point by hand; see `snapshots.runbook`.
+RUNBOOK = """\
 RUNBOOK of the standby VM {vm} (job {job})
 Folder {directory}
 
@@ -30,43 +22,3 @@ Before the source is replicated again, stop the VM: `bootpoint vm stop`, or powe
 Boot points, newest first:
 {points}
 {machine}"""
-
-
-def write(host: Host, before: Snapshot) -> None:
-    """Write the runbook of a replica beside its journal."""
-    host.step("runbook:write")
-    before.store.put(join(before.vm.directory, NAME), text(before.manifest, before.vm.directory).encode())
-
-
-def text(manifest: journal.Manifest, directory: str) -> str:
-    """Return the runbook.
-
-    Args:
-        manifest: The replica's journal.
-        directory: Datastore path of the VM's folder.
-    """
-    points = [
-        f"    {point.name}  {point.instant:%Y-%m-%d %H:%M:%S} UTC  {point.kind}, "
-        f"{format_size(sum(disk.stored_bytes for disk in point.disks))} stored"
-        for point in reversed(manifest.points)
-    ]
-    replica = manifest.replica
-    return _TEXT.format(
-        vm=replica.vm_name,
-        job=replica.job,
-        directory=directory,
-        points="\n".join(points) or "    none yet",
-        machine=_machine(manifest),
-    )
-
-
-def _machine(manifest: journal.Manifest) -> str:
-    """Return what is to be known of where the VM stands, and of a machine that starts as its source left it."""
-    lines = []
-    standby, profile = manifest.standby, manifest.profile
-    if standby is not None and standby.held and (point := manifest.point(standby.point_id)) is not None:
-        lines.append(f"The VM was reverted to {point.name}, and goes back there after each new point.")
-    if profile is not None and (profile.bus or profile.nic_model):
-        lines.append(f"It boots on hardware that its source knows: {profile.bus or 'the bus of the job'}.")
-    lines += [f"Known problem: {problem.text}." for problem in profile.problems] if profile is not None else []
-    return "\n".join(["", *lines, ""]) if lines else ""

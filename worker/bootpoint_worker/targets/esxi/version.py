@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from xml.etree import ElementTree as ET
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.esxi.certificate import LEGACY_SETTING
+from bootpoint_worker.targets.certificate import LEGACY_SETTING
 from bootpoint_worker.targets.host import HostAccess
 
 if TYPE_CHECKING:

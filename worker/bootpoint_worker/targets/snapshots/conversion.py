@@ -1,10 +1,10 @@
-"""Looking into a point, and making a machine boot on VMware's hardware: on the worker's machine, above the point.
+"""Looking into a point, and making a machine boot on the host's hardware: on the worker's machine, above the point.
 
 ::
 
-    the point's disks ◄──nbdkit, read-only── <slot>.….qcow2 ··· steps of the light conversion, in their sandbox
-                                                  │
-    the VM's leaf ◄──nbdkit────── qemu-img commit ┘          only when all of them have succeeded
+    the point's disks ◄──NBD, read-only── <slot>.….qcow2 ··· steps of the light conversion, in their sandbox
+                                               │
+    the VM's leaf ◄──NBD───── qemu-img commit ─┘          only when all of them have succeeded
 
 The layers are files of this machine whose backing file is NBD, and the steps are those of a KVM host, for which this
 machine is one without libvirt. A conversion that fails has touched nothing on the host.
@@ -27,8 +27,6 @@ import msgspec
 from bootpoint_common.errors import Code
 from bootpoint_worker.conversion.plan import Means
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.esxi import data, journal, layout, place, runbook, vddk
-from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.kvm import host as local_host
 from bootpoint_worker.targets.kvm import journal as local_journal
@@ -42,9 +40,9 @@ from bootpoint_worker.targets.kvm.place import Place
 from bootpoint_worker.targets.kvm.qcow2 import layer_file
 from bootpoint_worker.targets.kvm.session import LocalSession
 from bootpoint_worker.targets.replica import Replica
-
-#: Disk buses of a job that stand for others here.
-_BUSES = {"virtio": "pvscsi", "scsi": "lsilogic"}
+from bootpoint_worker.targets.snapshots import journal, layout, place, runbook
+from bootpoint_worker.targets.snapshots.host import Host
+from bootpoint_worker.targets.snapshots.vm import Disk, Vm
 
 #: Why virt-v2v isn't used, to be read after "because".
 _NO_V2V = "virt-v2v-in-place makes machines boot on KVM only"
@@ -59,7 +57,7 @@ def examine(host: Host, replica: Replica, point_id: UUID) -> Profile:
     point = place.point_of(host, before.manifest, point_id)
     host.step("examine:look")
     with _overlays(host, before, point) as work:
-        profile = profile_of(_local(host), work, _mapped(before.manifest.replica), _means(host))[1]
+        profile = profile_of(_local(host), work, _mapped(host, before.manifest.replica), _means(host))[1]
     host.step("examine:journal")
     place.retried(host, lambda: _keep(host, replica, profile))
     return profile
@@ -98,7 +96,7 @@ def converted(host: Host, replica: Replica, point_id: UUID | None, request: Star
         return
     host.step("convert:layers")
     with _overlays(host, before, point) as work:
-        wanted = _mapped(replica)
+        wanted = _mapped(host, replica)
         machine, profile, mounts = profile_of(_local(host), work, wanted, _means(host))
         if request.conversion == "light" or profile.route == "light":
             host.step("convert:write")
@@ -118,13 +116,13 @@ def _check(host: Host, replica: Replica, request: StartRequest) -> None:
         raise host.problem(Code.CONVERSION_FAILED, text, replica, key="conversion", value="v2v")
 
 
-def apply(host: Host, work: Work, moref: str, leaves: dict[str, str]) -> None:
+def apply(host: Host, work: Work, vm: Vm, leaves: dict[str, str]) -> None:
     """Write what a conversion has changed into the leaves of a VM that is off.
 
     Args:
         host: The host.
         work: The converted layers.
-        moref: The VM's id.
+        vm: The VM.
         leaves: Slot -> file of the leaf.
 
     Raises:
@@ -132,31 +130,31 @@ def apply(host: Host, work: Work, moref: str, leaves: dict[str, str]) -> None:
     """
     for slot, file in work.files.items():
         path = f"{work.place.directory}/{file}"
-        server = vddk.serve(host, vddk.Disk(moref, leaves[slot]), writer=0, lasting=True)
-        try:
-            server.wait()
-            _qemu_img(host, "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", server.uri, path)
+        size = next(disk.size_bytes for disk in work.point.disks if disk.slot == slot)
+        with host.served(Disk(vm, leaves[slot], None, size), writable=True) as socket:
+            _qemu_img(host, "rebase", "-u", "-f", "qcow2", "-F", "raw", "-b", _uri(socket), path)
             # The layer stays as it is: where somebody else changes the journal all of it is done again.
             _qemu_img(host, "commit", "-d", "-f", "qcow2", path)
-        finally:
-            server.process.terminate()
-            server.end()
+
+
+def _uri(socket: str) -> str:
+    """Return a server's address as the NBD URI specification and qemu have it."""
+    return f"nbd+unix:///?socket={socket}"
 
 
 @contextlib.contextmanager
 def _overlays(host: Host, before: place.Snapshot, point: journal.PointEntry) -> Iterator[Work]:
     """Make layers on this machine above a point's disks; they and their servers go with the block."""
     order = {disk.slot: number for number, disk in enumerate(before.manifest.replica.disks)}
-    there = layout.disks_of(host, before.manifest.replica, point)
+    there = layout.disks_of(host, before.vm, before.manifest.replica, point)
     disks = sorted(there, key=lambda disk: order.get(disk.slot, len(order)))
     with contextlib.ExitStack() as stack:
         directory = stack.enter_context(tempfile.TemporaryDirectory(prefix="bp-", ignore_cleanup_errors=True))
         entries = []
         for disk in disks:
-            source = vddk.Disk(before.vm.moref, disk.file, point.snapshot)
-            share = stack.enter_context(data.shared(host, source, disk.slot, disk.size_bytes))
+            socket = stack.enter_context(host.served(Disk(before.vm, disk.file, point.snapshot, disk.size_bytes)))
             file = layer_file(disk.slot, uuid4())
-            _qemu_img(host, "create", "-f", "qcow2", "-F", "raw", "-b", share.uri, f"{directory}/{file}")
+            _qemu_img(host, "create", "-f", "qcow2", "-F", "raw", "-b", _uri(socket), f"{directory}/{file}")
             entries.append(local_journal.LayerEntry(disk.slot, file, None, disk.size_bytes))
         work = _work(host, directory, point, entries)
         stack.callback(layer.end, work.place, work.key)
@@ -199,9 +197,9 @@ def _means(host: Host) -> Means:
     return Means(light=light, v2v=_NO_V2V, mtools=found.mtools and not light)
 
 
-def _mapped(replica: Replica) -> Replica:
-    """Return a standby as conversions know it: with the buses of VMware's hosts, which all have firmware for UEFI."""
-    disks = tuple(replace(disk, bus=_BUSES.get(disk.bus, disk.bus)) for disk in replica.disks)
+def _mapped(host: Host, replica: Replica) -> Replica:
+    """Return a standby as conversions know it: with the host's controllers, and firmware for UEFI, which all have."""
+    disks = tuple(replace(disk, bus=host.buses.get(disk.bus, disk.bus)) for disk in replica.disks)
     return replace(replica, disks=disks, firmware="uefi")
 
 

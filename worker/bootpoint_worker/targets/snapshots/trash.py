@@ -1,6 +1,6 @@
 """Deleted replicas: the standby keeps its files where they are, under another name in the inventory.
 
-vSphere moves the folder of a VM with snapshots only by copying it, and a VM out of the inventory can't be found again:
+A hypervisor moves the folder of a VM with snapshots only by copying it, and a VM out of its list can't be found again:
 so a deleted replica is a VM that is off, has the trash's name, and whose journal says when it was deleted. Its own name
 is free.
 """
@@ -12,11 +12,11 @@ from datetime import datetime
 import msgspec
 
 from bootpoint_common.errors import Code
-from bootpoint_worker.targets.esxi import creation, inventory, journal, leaf, machine, opening, place, runbook
-from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.snapshots import creation, journal, leaf, opening, place, runbook
+from bootpoint_worker.targets.snapshots.host import Host
 
-#: Most characters of a VM's own name that its name in the trash has: vSphere's names have 80.
+#: Most characters of a VM's own name that its name in the trash has: vSphere's names have 80, Hyper-V's 100.
 _NAME_LENGTH = 50
 
 
@@ -44,7 +44,7 @@ def discard(host: Host, replica: Replica, at: datetime, *, dry_run: bool) -> Non
             before = place.change(before, msgspec.structs.replace(before.manifest, discarded_at=at))
         if not dry_run and before.vm.name != trash_name(before.manifest.replica):
             host.step("discard:name")
-            machine.rename(host, before.vm.entity, trash_name(before.manifest.replica))
+            host.rename(before.vm, trash_name(before.manifest.replica))
 
     place.retried(host, again)
     host.step("discard:done")
@@ -52,13 +52,13 @@ def discard(host: Host, replica: Replica, at: datetime, *, dry_run: bool) -> Non
 
 def _own(host: Host, replica: Replica) -> place.Snapshot | None:
     """Return a replica wherever it is; None when the host has none, whoever has its name."""
-    vm = place.standby_of(inventory.machines(host.client), replica)
+    vm = place.standby_of(host.machines(), replica)
     return None if vm is None else place.read_journal(host, vm)
 
 
 def _check(host: Host, before: place.Snapshot) -> None:
     manifest = before.manifest
-    machine.refuse_running(host, manifest.replica, machine.read_state(host, before.vm.entity))
+    place.refuse_running(host, manifest.replica, host.state(before.vm))
     if manifest.tests:
         names = ", ".join(test.test_id or "" for test in manifest.tests)
         text = f"test {names} of {manifest.replica.vm_name} stands on a boot point on host {host.name}"
@@ -75,13 +75,13 @@ def restore(host: Host, replica: Replica) -> None:
         before = _own(host, replica)
         if before is None:
             text = f"host {host.name} has no replica {replica.vm_name} in its trash"
-            place.refuse_taken(host, inventory.machines(host.client), replica)
+            place.refuse_taken(host, host.machines(), replica)
             raise host.problem(Code.NO_SUCH_VM, text, replica, value=replica.vm_name)
         own = before.manifest.replica
-        place.refuse_taken(host, inventory.machines(host.client), own)
+        place.refuse_taken(host, host.machines(), own)
         if before.vm.name == trash_name(own):
             host.step("restore:name")
-            machine.rename(host, before.vm.entity, own.vm_name)
+            host.rename(before.vm, own.vm_name)
         if before.manifest.discarded_at is None:
             return
         host.step("restore:mark")

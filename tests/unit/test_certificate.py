@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_worker.targets.esxi.certificate import fingerprint_of, normalised
+from bootpoint_worker.targets.certificate import fingerprint_of, normalised
 
 SHA1 = fingerprint_of(b"certificate", "sha1")
 SHA256 = fingerprint_of(b"certificate")
@@ -29,6 +29,7 @@ def test_a_fingerprint_is_written_as_openssl_writes_it() -> None:
         (f"SHA256:{SHA256}", SHA256),
         (f"SHA-1:{SHA1}", SHA1),
         (SHA1.replace(":", " "), SHA1),
+        (SHA256.replace(":", "-"), SHA256),
     ],
 )
 def test_a_fingerprint_may_be_typed_in_many_ways(typed: str, recorded: str) -> None:

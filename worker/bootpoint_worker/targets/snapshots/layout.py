@@ -1,33 +1,26 @@
-"""Where the files of a standby's points are now: vSphere names them anew in a merge, and somebody may move the VM.
+"""Where the files of a standby's points are now: hosts name them anew in a merge, and somebody may move the VM.
 
-The points are known by their snapshots, and these by their descriptions: a VM that was taken out of the inventory and
-registered again has the same snapshots under other ids.
+The points are known by their snapshots, and these by what the host keeps with them: a VM that was taken out of the list
+and registered again may have the same snapshots under other ids.
 """
 
 from __future__ import annotations
 
-from typing import Any
-
 import msgspec
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_worker.targets.esxi import journal, machine
-from bootpoint_worker.targets.esxi.datastore import parent
-from bootpoint_worker.targets.esxi.host import Host
-from bootpoint_worker.targets.esxi.machine import Node, State
 from bootpoint_worker.targets.replica import Replica
-
-#: The line of a snapshot's description by which a point's snapshot is known.
-MARK = "bootpoint-point: {}"
+from bootpoint_worker.targets.snapshots import journal
+from bootpoint_worker.targets.snapshots.host import Host
+from bootpoint_worker.targets.snapshots.vm import Node, State, Vm
 
 
 def snapshot_of(state: State, point_id: object) -> Node | None:
     """Return the snapshot that was made for a point; None when there is none."""
-    mark = MARK.format(point_id)
-    return next((node for node in state.tree.values() if mark in node.description), None)
+    return next((node for node in state.tree.values() if node.point_id == point_id), None)
 
 
-def disks_of(host: Host, replica: Replica, point: journal.PointEntry) -> tuple[journal.LayerEntry, ...]:
+def disks_of(host: Host, vm: Vm, replica: Replica, point: journal.PointEntry) -> tuple[journal.LayerEntry, ...]:
     """Return a point's disks with the files that its snapshot has at this moment.
 
     Where somebody has removed another snapshot, the file that the journal names may be another point's by now.
@@ -36,45 +29,48 @@ def disks_of(host: Host, replica: Replica, point: journal.PointEntry) -> tuple[j
         RetryableError: ``layer_lost``: the snapshot is gone.
     """
     try:
-        files = machine.snapshot_files(host, [point.snapshot]).get(point.snapshot, {})
+        files = host.snapshot_files(vm, [point.snapshot]).get(point.snapshot)
     except BootpointError as exc:
         if exc.code is not Code.LAYER_LOST:
             raise
         raise removed(host, replica, point) from exc
+    if files is None:
+        raise removed(host, replica, point)
     return tuple(msgspec.structs.replace(disk, file=files.get(disk.key, disk.file)) for disk in point.disks)
 
 
 def removed(host: Host, replica: Replica, point: journal.PointEntry) -> BootpointError:
     """Return the error of a point whose snapshot isn't there any more."""
     text = f"somebody has removed the snapshot {point.name} of {replica.vm_name} on host {host.name}"
-    hint = "if it is the newest, begin the replica anew: `bootpoint replica delete`; docs/esxi.md"
+    hint = f"if it is the newest, begin the replica anew: `bootpoint replica delete`; {host.page}"
     return host.problem(Code.LAYER_LOST, text, replica, value=point.name, hint=hint)
 
 
-def was_moved(manifest: journal.Manifest, directory: str) -> bool:
+def was_moved(host: Host, manifest: journal.Manifest, directory: str) -> bool:
     """Tell whether a VM's folder is another one than that in which the points' files were when they were written down.
 
     Args:
+        host: The host.
         manifest: The journal.
-        directory: Datastore path of the folder.
+        directory: Path of the folder.
     """
-    return any(parent(disk.file) != directory for point in manifest.points for disk in point.disks)
+    return any(host.parent(disk.file) != directory for point in manifest.points for disk in point.disks)
 
 
-def found(host: Host, vm: Any, manifest: journal.Manifest) -> journal.Manifest:
+def found(host: Host, vm: Vm, manifest: journal.Manifest) -> journal.Manifest:
     """Return a journal with the snapshots and files that points and leaves have now.
 
     Args:
         host: The host.
-        vm: The VM's managed object.
+        vm: The VM.
         manifest: The journal; a point whose snapshot is gone stays as it is.
     """
-    state = machine.read_state(host, vm)
+    state = host.state(vm)
     merging = manifest.consolidating
     points = (*manifest.points, merging.point) if merging is not None else manifest.points
-    ids = {point.point_id: node.moref for point in points if (node := snapshot_of(state, point.point_id))}
-    files = machine.snapshot_files(host, list(ids.values()))
-    stored = machine.stored_bytes(host, vm)
+    ids = {point.point_id: node.id for point in points if (node := snapshot_of(state, point.point_id))}
+    files = host.snapshot_files(vm, list(ids.values()))
+    stored = host.stored_bytes(vm)
 
     def now(point: journal.PointEntry) -> journal.PointEntry:
         snapshot = ids.get(point.point_id, point.snapshot)

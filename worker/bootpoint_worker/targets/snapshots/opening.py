@@ -8,11 +8,11 @@ from uuid import UUID
 import msgspec
 
 from bootpoint_common.errors import Code
-from bootpoint_worker.targets.esxi import fence, growth, journal, leaf, machine, place
-from bootpoint_worker.targets.esxi.host import Host
-from bootpoint_worker.targets.esxi.machine import State
 from bootpoint_worker.targets.layer import Layer, OpenDisk, OpenPoint
 from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.snapshots import journal, leaf, place
+from bootpoint_worker.targets.snapshots.host import Host
+from bootpoint_worker.targets.snapshots.vm import State
 
 
 def open_point(host: Host, replica: Replica, point: OpenPoint) -> tuple[Layer, ...]:
@@ -29,7 +29,7 @@ def _open(host: Host, replica: Replica, point: OpenPoint) -> journal.OpenEntry:
     if not before.manifest.dirty:
         # Only who has opened the point in the journal marks the VM: one who comes late would take away another's mark.
         host.step("open:mark")
-        machine.mark(host, before.vm.entity, point.point_id)
+        host.mark(before.vm, point.point_id)
         host.step("open:marked")
         place.change(before, msgspec.structs.replace(before.manifest, dirty=True))
     host.step("open:done")
@@ -44,8 +44,8 @@ def _begun(host: Host, before: place.Snapshot, point: OpenPoint) -> tuple[place.
     host.step("open:stand")
     before = leaf.stand(host, before, before.manifest.head)
     host.step("open:grow")
-    copied = growth.grow(host, before, point.disks)
-    state = machine.read_state(host, before.vm.entity)
+    copied = host.grow(before, point.disks)
+    state = host.state(before.vm)
     layers = tuple(_layer(host, before.manifest, state, disk, copied) for disk in point.disks)
     opened = journal.OpenEntry(point.point_id, point.base_point_id, point.epoch, layers)
     aborted = tuple(old for old in before.manifest.aborted if old != point.point_id)
@@ -101,13 +101,14 @@ def _abort(host: Host, replica: Replica, point_id: UUID, layers: Sequence[Layer]
     opened = before.manifest.open
     if opened is not None and opened.point_id == point_id:
         if not set(layers) <= set(journal.describe_layers(opened)):
-            return  # of an earlier opening: vSphere gives the same name to leaves again
+            return  # of an earlier opening: a leaf may have the name of one before
         host.step("abort:fence")
         for layer in opened.layers:
-            fence.end_writers(host, layer.file)
+            host.end_writers(layer.file)
         host.step("abort:journal")
         aborted = (*before.manifest.aborted, point_id)[-journal.ABORTED_KEPT :]
-        before = place.change(before, msgspec.structs.replace(before.manifest, open=None, aborted=aborted))
+        after = msgspec.structs.replace(before.manifest, open=None, aborted=aborted, dirty=True)
+        before = place.change(before, after)
     elif opened is not None or point_id not in before.manifest.aborted or not before.manifest.dirty:
         return
     if before.vm.on:
@@ -115,5 +116,5 @@ def _abort(host: Host, replica: Replica, point_id: UUID, layers: Sequence[Layer]
     host.step("abort:stand")
     before = leaf.stand(host, before, before.manifest.stood_on())
     if opened is not None:
-        growth.drop(host, before, opened.layers)
+        host.drop(before, opened.layers)
     host.step("abort:done")

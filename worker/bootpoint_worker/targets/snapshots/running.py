@@ -13,13 +13,13 @@ import msgspec
 
 from bootpoint_common.errors import Code
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.esxi import journal, leaf, machine, place, runbook
-from bootpoint_worker.targets.esxi.conversion import apply, converted
-from bootpoint_worker.targets.esxi.host import Host
-from bootpoint_worker.targets.esxi.trial import start_test, stop_test
 from bootpoint_worker.targets.host import VirtualMachine
 from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.snapshots import journal, leaf, place, runbook
+from bootpoint_worker.targets.snapshots.conversion import apply, converted
+from bootpoint_worker.targets.snapshots.host import Host
+from bootpoint_worker.targets.snapshots.trial import start_test, stop_test
 
 
 def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine:
@@ -41,7 +41,7 @@ def _wanted(host: Host, before: place.Snapshot, request: StartRequest) -> journa
 
 
 def _refuse(host: Host, before: place.Snapshot) -> None:
-    machine.refuse_running(host, before.manifest.replica, machine.read_state(host, before.vm.entity))
+    place.refuse_running(host, before.manifest.replica, host.state(before.vm))
     _refuse_open(host, before.manifest)
 
 
@@ -62,7 +62,7 @@ def _start(
     _fill(host, after, point, work)
     if not request.paused:
         host.step("start:run")
-        machine.power_on(host, after.vm.entity)
+        host.power_on(after.vm)
     runbook.write(host, after)
     state = "off" if request.paused else "running"
     return VirtualMachine(replica.vm_name, str(after.manifest.vm_uuid), state, replica.replica_id)
@@ -70,11 +70,11 @@ def _start(
 
 def _fill(host: Host, before: place.Snapshot, point: journal.PointEntry, work: Work | None) -> None:
     """Write into the leaves what a conversion has changed, or attach them by a bus that the machine knows."""
-    state = machine.read_state(host, before.vm.entity)
+    state = host.state(before.vm)
     if work is None:
-        leaf.rehang(host, before, state)
+        host.rehang(before, state)
         return
-    apply(host, work, before.vm.moref, {disk.slot: state.leaf(disk.key) or "" for disk in point.disks})
+    apply(host, work, before.vm, {disk.slot: state.leaf(disk.key) or "" for disk in point.disks})
 
 
 def _refuse_open(host: Host, manifest: journal.Manifest) -> None:
@@ -95,7 +95,7 @@ def revert(host: Host, replica: Replica, point_id: UUID | None) -> VirtualMachin
     def again() -> VirtualMachine:
         before = place.must_read(host, replica)
         point = place.point_of(host, before.manifest, point_id)
-        machine.refuse_running(host, replica, machine.read_state(host, before.vm.entity))
+        place.refuse_running(host, replica, host.state(before.vm))
         if before.manifest.open is None and before.manifest.consolidating is None:
             host.step("revert:stand")
             before = leaf.stand(host, before, point)
@@ -119,4 +119,4 @@ def stop(host: Host, replica: Replica, test_id: str | None) -> None:
     before = place.read(host, replica)
     if before is not None and before.vm.on:
         host.step("stop:off")
-        machine.power_off(host, before.vm.entity)
+        host.power_off(before.vm)

@@ -1,11 +1,11 @@
-"""Removing a point by merging it with its successor: vSphere removes the snapshot and keeps its children.
+"""Removing a point by merging it with its successor: the hypervisor removes the snapshot and keeps its children.
 
 ::
 
     before   base ◄── P's delta ◄── S's delta ◄── …       snapshots P, S, …
     mark     the journal no longer lists P
-    remove   RemoveSnapshot_Task: S's delta is merged into P's, and S and all above it show the same bytes as before
-    rest     deltas that are left (`consolidationNeeded`) are merged by ConsolidateVMDisks_Task
+    remove   the hypervisor removes the snapshot: S's delta is merged into P's; S and all above show the same bytes
+    rest     deltas that are left, or still on their way, are merged
     settle   the journal takes the names that the files of all points have now
 
 Each step finds what is done when it comes again. The host goes on with a merge that takes longer than a call.
@@ -20,11 +20,11 @@ import msgspec
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import format_size
-from bootpoint_worker.targets.esxi import inventory, journal, layout, machine, place, runbook
-from bootpoint_worker.targets.esxi.host import Host
-from bootpoint_worker.targets.esxi.machine import State
 from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.snapshots import journal, layout, place, runbook
+from bootpoint_worker.targets.snapshots.host import Host
+from bootpoint_worker.targets.snapshots.vm import State
 
 #: Seconds that one call waits for a merge before it returns with ``busy``; the host goes on with it. Less than a claim
 #: lives without progress.
@@ -63,7 +63,7 @@ def _begin(host: Host, before: place.Snapshot, point_id: UUID) -> tuple[place.Sn
         raise _in_use(host, manifest, point, "it is the newest")
     host.step("consolidate:check")
     into = manifest.points[manifest.points.index(point) + 1]
-    state = machine.read_state(host, before.vm.entity)
+    state = host.state(before.vm)
     _check_tree(host, manifest, state, point, into)
     _check_machines(host, manifest, state, point, into)
     _check_room(host, before, point, into)
@@ -83,7 +83,7 @@ def _in_use(host: Host, manifest: journal.Manifest, point: journal.PointEntry, w
 def _check_tree(
     host: Host, manifest: journal.Manifest, state: State, point: journal.PointEntry, into: journal.PointEntry
 ) -> None:
-    """Refuse where anything but the successor stands on the point: vSphere would not merge it then."""
+    """Refuse where anything but the successor stands on the point: it would not be merged then."""
     if state.current == point.snapshot:
         raise _in_use(host, manifest, point, "the standby stands on it")
     node = state.tree.get(point.snapshot)
@@ -97,13 +97,13 @@ def _check_machines(
 ) -> None:
     """Refuse where a VM would lose what it stands on: test VMs name files of the point or its successor.
 
-    vSphere renames the files of the standby's own deltas after a merge, and knows nothing of those of other VMs.
+    A hypervisor renames the files of the standby's own deltas after a merge, and knows nothing of those of other VMs.
     """
     order = [each.point_id for each in manifest.points]
     standing = manifest.standby
     if state.on and standing is not None and order.index(standing.point_id) >= order.index(point.point_id):
         raise _in_use(host, manifest, point, f"{manifest.replica.vm_name} runs above it")
-    running = {vm.test_id for vm in inventory.machines(host.client) if vm.on}
+    running = {vm.test_id for vm in host.machines() if vm.on}
     for test in manifest.tests:
         above = order.index(test.point_id) >= order.index(point.point_id)
         if test.point_id in (point.point_id, into.point_id):
@@ -113,12 +113,12 @@ def _check_machines(
 
 
 def _check_room(host: Host, before: place.Snapshot, point: journal.PointEntry, into: journal.PointEntry) -> None:
-    """Refuse where the datastore may fill up: at worst every byte of the successor is new to the point's files."""
+    """Refuse where the storage may fill up: at worst every byte of the successor is new to the point's files."""
     needed = sum(disk.stored_bytes for disk in into.disks if not disk.copied)
-    free = int(host.client.read(before.store.entity, "summary.freeSpace")["summary.freeSpace"])
+    free = before.store.free_bytes()
     if free < needed:
         text = (
-            f"datastore {before.store.name!r} of {host.name} has {format_size(free)} free, merging {point.name}"
+            f"storage {before.store.name!r} of {host.name} has {format_size(free)} free, merging {point.name}"
             f" may need {format_size(needed)} for a while"
         )
         raise host.problem(Code.HOST_FULL, text, before.manifest.replica, value=before.store.name)
@@ -126,19 +126,14 @@ def _check_room(host: Host, before: place.Snapshot, point: journal.PointEntry, i
 
 def _finish(host: Host, before: place.Snapshot, merging: journal.Merging, deadline: float) -> place.Snapshot:
     """Do what is left of a merge that the journal speaks of."""
-    vm = before.vm.entity
-    if merging.point.snapshot in machine.read_state(host, vm).tree:
+    vm = before.vm
+    if merging.point.snapshot in host.state(vm).tree:
         host.step("consolidate:remove")
-        snapshot = host.snapshot(merging.point.snapshot)
-        left = max(1.0, deadline - time.monotonic())
-        host.client.run(
-            lambda: snapshot.RemoveSnapshot_Task(removeChildren=False, consolidate=True), timeout=left
-        )
-    if machine.read_state(host, vm).consolidation_needed:
+        host.remove_snapshot(vm, merging.point.snapshot, max(1.0, deadline - time.monotonic()))
+    if host.state(vm).unmerged:
         host.step("consolidate:rest")
-        left = max(1.0, deadline - time.monotonic())
-        host.client.run(lambda: vm.ConsolidateVMDisks_Task(), timeout=left)  # noqa: PLW0108 - pyVmomi's method
-    if machine.read_state(host, vm).consolidation_needed:
+        host.merge_rest(vm, max(1.0, deadline - time.monotonic()))
+    if host.state(vm).unmerged:
         text = f"host {host.name} has not merged all deltas of {merging.point.name}"
         raise host.problem(Code.BUSY, text, before.manifest.replica)
     host.step("consolidate:settle")
@@ -151,7 +146,7 @@ def _finish(host: Host, before: place.Snapshot, merging: journal.Merging, deadli
 
 def _settled(host: Host, before: place.Snapshot, merging: journal.Merging) -> journal.Manifest:
     """Return the journal with the files that the points have after a merge."""
-    manifest = layout.found(host, before.vm.entity, before.manifest)
+    manifest = layout.found(host, before.vm, before.manifest)
     gone = journal.Merged(merging.point.point_id, merging.into)
     merged = (*manifest.merged, gone)[-journal.MERGED_KEPT :]
     return msgspec.structs.replace(manifest, consolidating=None, merged=merged)

@@ -1,16 +1,16 @@
-"""The journal of a replica on vSphere: a file in the standby VM's folder, the truth on the host.
+"""The journal of a replica: a file in the standby VM's folder, the truth on the host.
 
 ::
 
-    [datastore] <folder>/<vm name>/
+    <storage> <folder>/<vm name>/
         bootpoint-journal-00000042.json      this; the highest number counts, the one before it is kept
         RUNBOOK.txt                          how to start every point without bootpoint
-        <vm name>.vmx, .vmsd, …              the VM, and the list of its snapshots
-        <disk>.vmdk, <disk>-00000N.vmdk      base and deltas: of the points, and the leaf above the newest
+        …                                    the VM's own files, and the list of its snapshots
+        <disk>.vmdk or .vhdx, …              base and deltas: of the points, and the leaf above the newest
 
 A point is a snapshot of the VM that was made after its bytes had been written; its disks are those of the snapshot's
-own configuration. What is written to is always the *leaf*: the delta above the snapshot that the VM stands on. vSphere
-names leaves anew at each snapshot, revert and removal, so the journal says which leaf is the open layer.
+own configuration. What is written to is always the *leaf*: the delta above the snapshot that the VM stands on.
+Hypervisors name leaves anew at each snapshot, revert and removal, so the journal says which leaf is the open layer.
 """
 
 from __future__ import annotations
@@ -42,10 +42,10 @@ class LayerEntry(msgspec.Struct, frozen=True):
 
     Attributes:
         slot: Which disk.
-        key: The VM's key of the device.
-        file: Datastore path of the delta or base, ``[datastore] folder/disk-000002.vmdk``: its identity.
+        key: Number of the disk's place in the VM.
+        file: Path of the delta or base on the host: its identity.
         size_bytes: Size of the disk at the source; the device may be longer by less than a KiB.
-        stored_bytes: Bytes that the file takes on the datastore; 0 while open.
+        stored_bytes: Bytes that the file takes on the storage; 0 while open.
         root: Root digest; empty while open.
         copied: The file is no delta, but the first of a new chain that was made for this point.
     """
@@ -60,7 +60,7 @@ class LayerEntry(msgspec.Struct, frozen=True):
 
 
 class PointEntry(msgspec.Struct, frozen=True):
-    """A committed point: ``snapshot`` is its moref; the other fields are as in `layer.CommitPoint`."""
+    """A committed point: ``snapshot`` is the id of its snapshot; the other fields are as in `layer.CommitPoint`."""
 
     point_id: UUID
     name: str
@@ -102,7 +102,7 @@ class Machine(msgspec.Struct, frozen=True):
         uuid: A test VM's own id.
         started_at: When bootpoint started it, or let it be written to; None when it didn't.
         held: The standby was reverted to this point, and a commit doesn't move it on.
-        serial_log: Datastore path that its first serial port is written to.
+        serial_log: Path on the host that its first serial port is written to.
     """
 
     point_id: UUID
@@ -140,8 +140,8 @@ class Manifest(msgspec.Struct, frozen=True):
 
     Attributes:
         replica: The VM's definition values and the replica's ids.
-        vm_uuid: vSphere's instance id of the standby VM.
-        keys: Slot -> the VM's key of its device.
+        vm_uuid: The hypervisor's id of the standby VM.
+        keys: Slot -> number of the disk's place in the VM.
         epoch: Epoch of the newest commit.
         points: Committed points, oldest first.
         open: The open point.

@@ -16,11 +16,11 @@ from uuid import UUID
 import msgspec
 
 from bootpoint_common.errors import BootpointError, Code
-from bootpoint_worker.targets.esxi import fence, journal, layout, leaf, machine, place, runbook
-from bootpoint_worker.targets.esxi.host import Host
 from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.layer import CommitPoint
 from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.snapshots import journal, layout, leaf, place, runbook
+from bootpoint_worker.targets.snapshots.host import Host
 
 
 def commit_point(host: Host, replica: Replica, point: CommitPoint) -> JournalPoint:
@@ -46,7 +46,7 @@ def _publish(
     closed = msgspec.structs.replace(opened, closed=True)
     before = place.change(before, msgspec.structs.replace(before.manifest, open=closed))
     for layer in opened.layers:
-        fence.end_writers(host, layer.file)
+        host.end_writers(layer.file)
     host.step("commit:check")
     snapshot = _snapshot(host, before, point, opened)
     host.step("commit:measure")
@@ -61,7 +61,7 @@ def _publish(
         standby=_standby(manifest, entry),
         # Whatever the snapshot left above itself is new and empty.
         dirty=False,
-        leaves=leaf.leaves(host, before.vm.entity),
+        leaves=leaf.leaves(host, before.vm),
     )
     published = place.change(before, after)
     host.step("commit:published")
@@ -89,10 +89,10 @@ def _files(opened: journal.OpenEntry) -> set[str]:
 
 def _snapshot(host: Host, before: place.Snapshot, point: CommitPoint, opened: journal.OpenEntry) -> str:
     """Return the point's snapshot: the one that an earlier call has made, or a new one."""
-    state = machine.read_state(host, before.vm.entity)
+    state = host.state(before.vm)
     there = layout.snapshot_of(state, point.point_id)
     if there is not None:
-        return there.moref
+        return there.id
     head = before.manifest.head
     if state.current != (head.snapshot if head else None):
         replica = before.manifest.replica
@@ -102,8 +102,7 @@ def _snapshot(host: Host, before: place.Snapshot, point: CommitPoint, opened: jo
     host.step("commit:snapshot")
     job = before.manifest.replica.job
     text = f"Boot point of the job {job}: {point.kind}, consistency {point.consistency}."
-    mark = layout.MARK.format(point.point_id)
-    return machine.make_snapshot(host, before.vm.entity, point.name, f"{text}\n{mark}")
+    return host.make_snapshot(before.vm, point.name, text, point.point_id)
 
 
 def check_leaves(
@@ -115,8 +114,8 @@ def check_leaves(
         RefusedError: ``standby_running``.
         RetryableError: ``layer_lost``.
     """
-    state = machine.read_state(host, before.vm.entity)
-    machine.refuse_running(host, before.manifest.replica, state)
+    state = host.state(before.vm)
+    place.refuse_running(host, before.manifest.replica, state)
     for layer in layers:
         same = state.mark == str(point_id) and state.leaf(layer.key) == layer.file
         if not same or not before.store.has(layer.file):
@@ -145,8 +144,8 @@ def _entry(point: CommitPoint, snapshot: str, disks: tuple[journal.LayerEntry, .
 def _disks(
     host: Host, before: place.Snapshot, snapshot: str, point: CommitPoint, opened: journal.OpenEntry
 ) -> tuple[journal.LayerEntry, ...]:
-    files = machine.snapshot_files(host, [snapshot])[snapshot]
-    stored = machine.stored_bytes(host, before.vm.entity)
+    files = host.snapshot_files(before.vm, [snapshot])[snapshot]
+    stored = host.stored_bytes(before.vm)
     return tuple(
         msgspec.structs.replace(
             layer,
@@ -168,7 +167,7 @@ def _settle(host: Host, before: place.Snapshot) -> None:
     """Let the standby stand where it has to, unless it runs, or the next point is open already."""
     if before.manifest.open is not None:
         return
-    state = machine.read_state(host, before.vm.entity)
+    state = host.state(before.vm)
     if not state.on:
         host.step("commit:settle")
         before = leaf.stand(host, before, before.manifest.stood_on())

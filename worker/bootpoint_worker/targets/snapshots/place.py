@@ -17,11 +17,10 @@ from typing import TypeVar
 from uuid import UUID
 
 from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets.esxi import journal, layout
-from bootpoint_worker.targets.esxi.datastore import Datastore, join, split
-from bootpoint_worker.targets.esxi.host import Host
-from bootpoint_worker.targets.esxi.inventory import Vm, machines
 from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.snapshots import journal, layout
+from bootpoint_worker.targets.snapshots.host import Host, Store
+from bootpoint_worker.targets.snapshots.vm import State, Vm
 
 _T = TypeVar("_T")
 
@@ -43,13 +42,15 @@ class Snapshot:
 
     Attributes:
         vm: The standby VM.
-        store: The datastore of its folder.
+        host: The host.
+        store: The storage of its folder.
         manifest: The journal.
         number: The journal's number; 0 for one that isn't written yet.
     """
 
+    host: Host
     vm: Vm
-    store: Datastore
+    store: Store
     manifest: journal.Manifest
     number: int
 
@@ -61,20 +62,20 @@ def standby_of(vms: list[Vm], replica: Replica) -> Vm | None:
 
 def read_journal(host: Host, vm: Vm) -> Snapshot | None:
     """Read the journal in the folder of a VM, which may have been moved since; None where there is none."""
-    if vm.vmx is None:
+    if vm.directory is None:
         return None
-    store = host.store(split(vm.vmx)[0])
+    store = host.store_of(vm)
     # A number may be gone when it is read: somebody has written two more in the meantime.
     for _ in range(ATTEMPTS):
         names = [name for name in store.list(vm.directory, PREFIX + "*.json") if _NAME.fullmatch(name)]
         if not names:
             return None
-        data = store.get(join(vm.directory, names[-1]))
+        data = store.get(host.join(vm.directory, names[-1]))
         if data is not None:
             manifest = journal.decode(data, host=host.name)
-            if layout.was_moved(manifest, vm.directory):
-                manifest = layout.found(host, vm.entity, manifest)
-            return Snapshot(vm, store, manifest, _number(names[-1]))
+            if layout.was_moved(host, manifest, vm.directory):
+                manifest = layout.found(host, vm, manifest)
+            return Snapshot(host, vm, store, manifest, _number(names[-1]))
     raise error(Code.BUSY, f"the journal in {vm.directory} changes all the time", host=host.name)
 
 
@@ -89,7 +90,7 @@ def look(host: Host, replica: Replica) -> Snapshot | None:
     Raises:
         RefusedError: ``vm_name_taken``: it has none, and a VM of its name is somebody else's.
     """
-    vms = machines(host.client)
+    vms = host.machines()
     vm = standby_of(vms, replica)
     found = read_journal(host, vm) if vm is not None else None
     if found is None or found.manifest.discarded_at is not None:
@@ -106,7 +107,7 @@ def refuse_taken(host: Host, vms: list[Vm], replica: Replica) -> None:
     for vm in vms:
         if vm.name == replica.vm_name and (vm.replica_id != replica.replica_id or vm.test_id is not None):
             owner = f"replica {vm.replica_id}" if vm.replica_id else "nobody that bootpoint knows"
-            raise host.taken(replica, f"VM {vm.moref} of that name belongs to {owner}")
+            raise host.taken(replica, f"VM {vm.id} of that name belongs to {owner}")
 
 
 def read(host: Host, replica: Replica) -> Snapshot | None:
@@ -150,22 +151,22 @@ def change(before: Snapshot, after: journal.Manifest) -> Snapshot:
     """
     if after == before.manifest and before.number:
         return before
-    directory, number = before.vm.directory, before.number + 1
-    draft = join(directory, f"{PREFIX}{secrets.token_hex(8)}.draft")
+    directory, number = before.vm.folder, before.number + 1
+    draft = before.host.join(directory, f"{PREFIX}{secrets.token_hex(8)}.draft")
     before.store.put(draft, journal.encode(after))
-    if not before.store.move_new(draft, _path(directory, number)):
+    if not before.store.move_new(draft, _path(before, number)):
         before.store.delete(draft)
         raise Changed
-    if before.number and before.store.get(_path(directory, before.number)) is None:
-        before.store.delete(_path(directory, number))
+    if before.number and before.store.get(_path(before, before.number)) is None:
+        before.store.delete(_path(before, number))
         raise Changed
     if number > 2:
-        before.store.delete(_path(directory, number - 2))
+        before.store.delete(_path(before, number - 2))
     return replace(before, manifest=after, number=number)
 
 
-def _path(directory: str, number: int) -> str:
-    return join(directory, f"{PREFIX}{number:08d}.json")
+def _path(before: Snapshot, number: int) -> str:
+    return before.host.join(before.vm.folder, f"{PREFIX}{number:08d}.json")
 
 
 def retried(host: Host, work: Callable[[], _T]) -> _T:
@@ -180,3 +181,18 @@ def retried(host: Host, work: Callable[[], _T]) -> _T:
         except Changed:
             continue
     raise error(Code.BUSY, f"others change the same replica on host {host.name} all the time", host=host.name)
+
+
+def refuse_running(host: Host, replica: Replica, state: State) -> None:
+    """Refuse what can't be done to a VM that runs.
+
+    Raises:
+        RefusedError: ``standby_running``.
+    """
+    if state.on:
+        raise host.problem(
+            Code.STANDBY_RUNNING,
+            f"{replica.vm_name} is running on host {host.name}",
+            replica,
+            hint="stop it first: `bootpoint vm stop`",
+        )
