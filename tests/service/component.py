@@ -56,6 +56,7 @@ COMPONENTS: dict[str, Component] = {
     "libnbd": Component(importable("nbd")),
     "nbdcopy": Component(on_path("nbdcopy")),
     "nbdkit": Component(on_path("nbdkit")),
+    "nbdkit-python": Component(present("usr/lib/*/nbdkit/plugins/nbdkit-python-plugin.so")),
     "pyvmomi": Component(importable("pyVmomi", "pyVim")),
     "vddk": Component(
         lambda: (
@@ -92,6 +93,7 @@ COMPONENTS: dict[str, Component] = {
     "7zip": Component(on_path("7zz")),
     "linux-libc-dev": Component(present("usr/include/x86_64-linux-gnu/asm/unistd_64.h")),
     "prometheus": Component(on_path("prometheus")),
+    "samba": Component(on_path("smbd", "smbpasswd", "smbcontrol", "smbclient")),
     "rsync": Component(on_path("rsync")),
     "podman": Component(
         lambda: on_path("podman", "buildah", "runc")() and present("usr/lib/podman/netavark")(),
