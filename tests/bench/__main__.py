@@ -12,7 +12,20 @@ from pathlib import Path
 
 from bootpoint_common.units import GiB, MiB
 from bootpoint_ops.exposition import pause_after
-from tests.bench import case, conversion, exporter, fleet, history, life, schedule, tracking, used, verification
+from tests.bench import (
+    case,
+    conversion,
+    exporter,
+    fleet,
+    history,
+    life,
+    schedule,
+    smb,
+    tracking,
+    used,
+    verification,
+    vhdx,
+)
 from tests.bench.report import Line, Report
 from tests.bench.rig import Rig, rig, scratch
 from tests.bench.source import RATIO, Disk
@@ -25,7 +38,7 @@ PAGE = Path(__file__).parents[2] / "docs/benchmarks.md"
 
 CASES = (
     "full", "increment", "tracker", "verify", "used", "scan", "memory", "backlog", "life", "start", "schedule",
-    "history", "exporter", "fleet",
+    "history", "exporter", "fleet", "smb", "vhdx",
 )  # fmt: skip
 
 
@@ -250,6 +263,34 @@ class Bench:
         self.report.at_most("a worker is added: seconds until it takes work", found.takes, 3, "", beside)
         beside = f"{found.disks} disks, until all of them have moved on"
         self.report.at_most("a worker is killed: seconds until others go on", found.killed, 10, "", beside)
+
+
+    def smb(self, made: Rig) -> None:
+        """Writes to an administrative share against smbclient's."""
+        for encrypted in (False, True):
+            found = smb.measure(made.fleet.storage, self.rounds, self.rng, encrypted=encrypted)
+            how = "encrypted" if encrypted else "signed"
+            put = statistics.median(found.put)
+            for name, bar in (("sequential", 0.6), ("random", 0.4)):
+                speed = smb.SIZE / MiB / statistics.median(getattr(found, name))
+                beside = f"{len(found.put)} rounds; {speed:.0f} MiB/s, smbclient {smb.SIZE / MiB / put:.0f} MiB/s"
+                what = f"{how} SMB 3.1.1, {name} writes of {'1 MiB' if name == 'sequential' else '64 KiB'}"
+                self.report.at_least(f"{what}, speed / smbclient's put", found.faster(name), bar, beside)
+
+    def vhdx(self, made: Rig) -> None:
+        """Updates of a leaf of VHDX against plain writes, and over SMB against smbclient."""
+        local = vhdx.measure(self.disk.path.parent, self.rounds, self.rng)
+        shared = vhdx.over_samba(made.fleet.storage, self.rounds, self.rng)
+        for found, size, where, peer, bars in (
+            (local, vhdx.SIZE, "", "pwrite", (0.5, 0.5)),
+            (shared, smb.SIZE, " over signed SMB 3.1.1", "smbclient's put", (0.6, 0.4)),
+        ):
+            for name, block, bar in (("sequential", "1 MiB", bars[0]), ("random", "64 KiB", bars[1])):
+                ours, other = (statistics.median(times) for times in zip(*getattr(found, name), strict=True))
+                beside = f"{self.rounds} rounds of {size // MiB} MiB; {ours:.2f} s, {peer} {other:.2f} s; "
+                beside += f"flushed every {vhdx.FLUSHED // MiB} MiB"
+                what = f"updating a leaf of VHDX{where}, {name} blocks of {block}, speed / {peer}"
+                self.report.at_least(what, found.faster(name), bar, beside)
 
 
 def _beside(results: case.Rounds, peer: str) -> str:

@@ -1,0 +1,155 @@
+"""Files of a host over SMB: who listens on the way, full volumes, and hosts that don't answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from bootpoint_common.errors import Code
+from bootpoint_common.units import MiB
+from bootpoint_worker.smb import SmbFiles, session
+from tests.integration.hyperv.test_smb import access, files, folder, refused, write_in_any_order
+from tests.service.process import run
+from tests.service.samba import SambaServer
+
+__all__ = ["files", "folder"]
+
+
+class Wire:
+    """Whoever listens between this machine and a host: passes all on, and keeps it."""
+
+    def __init__(self, server: SambaServer) -> None:
+        self.heard = bytearray()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._there = (server.address, server.port)
+        self._threads = [threading.Thread(target=self._serve)]
+        self._threads[0].start()
+
+    def _serve(self) -> None:
+        here, _ = self._listener.accept()
+        with here, socket.create_connection(self._there) as there:
+            back = threading.Thread(target=self._pass, args=(there, here))
+            back.start()
+            self._pass(here, there)
+            back.join()
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(MiB):
+                self.heard += data
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        self._threads[0].join()
+        self._listener.close()
+
+
+def test_administrative_shares_that_are_off(files: SmbFiles) -> None:
+    with refused(Code.HOST_UNSUPPORTED, "X$", "AutoShareServer"):
+        files.list("X:\\")
+
+
+def test_a_host_that_lets_nobody_in(samba_server: SambaServer) -> None:
+    with socket.socket() as bound:
+        bound.bind((samba_server.address, 0))
+        files = SmbFiles(access(samba_server, port=bound.getsockname()[1]))
+        with refused(Code.HOST_UNREACHABLE, "File and Printer Sharing"):
+            files.list("D:\\")
+
+
+def test_an_idle_connection_that_was_cut_is_made_again(
+    samba_server: SambaServer, files: SmbFiles, folder: Path
+) -> None:
+    files.write(f"D:\\{folder.name}\\a", b"a")
+    samba_server.cut()
+    samba_server.start()
+    assert files.read(f"D:\\{folder.name}\\a") == b"a"
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_who_listens_on_the_way_reads_nothing(samba_server: SambaServer, folder: Path, *, encrypted: bool) -> None:
+    wire, secret = Wire(samba_server), b"what a disk holds" * 100
+    given = access(samba_server, port=wire.port) if encrypted else access(samba_server, port=wire.port, encrypted=False)
+    files = SmbFiles(given)
+    files.write(f"D:\\{folder.name}\\secret", secret)
+    assert files.read(f"D:\\{folder.name}\\secret") == secret
+    files.close()
+    wire.close()
+    assert (secret in wire.heard) is not encrypted
+
+
+def test_a_full_volume(samba_server: SambaServer, files: SmbFiles, folder: Path) -> None:
+    """A file system of 1 MiB is mounted below the share."""
+    place = folder / "small"
+    place.mkdir()
+    run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(place)])
+    file = files.create(f"D:\\{folder.name}\\small\\leaf.avhdx")
+    try:
+        with refused(Code.HOST_FULL, "leaf.avhdx"):
+            file.write_at(0, bytes(3 * MiB))
+            file.flush()
+        with refused(Code.TARGET_WRITE_ERROR, "isn't durable"):
+            file.flush()
+    finally:
+        file.close()
+        run(["umount", str(place)])
+
+
+def test_a_host_that_hangs_is_given_up(
+    samba_server: SambaServer, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes are stopped: TCP takes what is sent, and nobody answers. Two times the silence is enough."""
+    monkeypatch.setattr(session, "SILENCE", 1)
+    files = SmbFiles(access(samba_server))
+    file = files.create(f"D:\\{folder.name}\\leaf.avhdx")
+    os.killpg(samba_server.server.pid, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        with refused(Code.HOST_UNREACHABLE, "leaf.avhdx"):
+            file.write_at(0, b"x")
+            file.flush()
+        assert time.monotonic() - began < 20
+        file.close()
+        files.close()
+    finally:
+        os.killpg(samba_server.server.pid, signal.SIGCONT)
+
+
+@pytest.mark.parametrize("encrypted", [True, False])
+@pytest.mark.parametrize(
+    "said",
+    [
+        "server max protocol = SMB3_00",
+        "server max protocol = SMB3_02",
+        "server smb3 signing algorithms = AES-128-CMAC",
+        "server smb3 encryption algorithms = AES-256-GCM",
+        "server smb3 encryption algorithms = AES-128-CCM",
+        "smb2 max credits = 64",
+    ],
+)
+def test_every_dialect_cipher_and_signature(
+    tmp_path: Path, said: str, *, encrypted: bool
+) -> None:
+    """As Windows Server 2012, 2012 R2 and later have them, and one that grants few credits."""
+    share = tmp_path / "share"
+    share.mkdir()
+    server = SambaServer(tmp_path, {"D$": share})
+    server.create()
+    server.configuration.write_text(server.configuration.read_text().replace("[global]", f"[global]\n{said}"))
+    server.start()
+    try:
+        made = SmbFiles(access(server, encrypted=encrypted))
+        wanted = write_in_any_order(made, "D:\\disk")
+        made.close()
+        assert (share / "disk").read_bytes() == wanted
+    finally:
+        server.stop()
