@@ -20,6 +20,7 @@ from tests.service.postgres import (
     template_database,
 )
 from tests.service.rabbitmq import broker_url, rabbitmq_server, vhost
+from tests.service.samba import samba_server
 from tests.service.sshd import sshd_server
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "libvirt_host",
     "postgres_server",
     "rabbitmq_server",
+    "samba_server",
     "sshd_server",
     "storage_directory",
     "template_database",

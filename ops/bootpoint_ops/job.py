@@ -19,7 +19,7 @@ from bootpoint_common.store.job import Job
 from bootpoint_ops import known
 
 #: Card model by kind of host, where it isn't virtio.
-_NIC_MODELS = {"esxi": "vmxnet3"}
+_NIC_MODELS = {"esxi": "vmxnet3", "hyperv": "netvsc"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

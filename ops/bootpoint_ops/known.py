@@ -19,7 +19,7 @@ from bootpoint_common.store.host import by_name
 from bootpoint_worker.preflight import require_login
 
 #: Most boot points of a replica, by kind of host (`Target.point_limit` of its driver).
-POINT_LIMITS = {"kvm": 22, "esxi": 30, "fake": 22}
+POINT_LIMITS = {"kvm": 22, "esxi": 30, "hyperv": 30, "fake": 22}
 
 #: Stands for a card that wasn't there before: nothing that one can have is like it.
 _NO_CARD = Nic(network="", model="")

@@ -255,6 +255,7 @@ def _host(connection: Connection, row: Row) -> dict[str, Any]:
             **{name: info.get(name) or [] for name in ("storages", "networks", "buses", "nic_models")},
             **{name: info.get(name) for name in ("licence", "disk_library")},
             **{name: info.get(name) or [] for name in ("resource_pools", "hardware_versions", "problems", "hints")},
+            "cluster": info.get("cluster"),
             "point_limit": info.get("point_limit"),
             "max_open_points": row["max_open_points"],
             "replicas": replicas,

@@ -132,6 +132,13 @@ def test_a_start_and_a_stop_are_in_the_rows_at_once(site: Site) -> None:
     assert site.events() == ["vm_started", "vm_stopped", "vm_started", "vm_stopped"]
 
 
+def test_a_host_that_no_cluster_has_is_said_to_have_none(site: Site) -> None:
+    site.run()
+    assert site.refused("vm", "cluster", site.host.name, "erp-standby", "--add") == (1, "host_unsupported")
+    assert site.invoke("vm", "cluster", site.host.name, "erp-standby").exit_code == 2
+    assert site.events() == []
+
+
 def test_a_test_uses_its_point_until_it_is_stopped(site: Site) -> None:
     first = site.run()
     site.run()

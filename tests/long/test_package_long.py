@@ -120,8 +120,9 @@ def test_the_control_plane_is_a_package_too(tmp_path: Path, database: str, vhost
         server.start(lambda log=log: b"SIGTERM ends it" in log.read_bytes(), words[0])  # type: ignore[misc]
         server.stop()
         assert "Traceback" not in log.read_text()
-    # Debian's bindings, by which a worker reaches a KVM host.
-    machine.run("sh", "-c", "PYTHONPATH=/usr/lib/bootpoint python3 -B -c 'import libvirt, nbd, paramiko, pyVmomi'")
+    # Debian's bindings, and what else a worker reaches hosts by.
+    modules = "google_crc32c, libvirt, nbd, paramiko, pyVmomi, smbprotocol, winrm"
+    machine.run("sh", "-c", f"PYTHONPATH=/usr/lib/bootpoint python3 -B -c 'import {modules}'")
     machine.apt("purge", "bootpoint")
     left = {name for name in machine.files() - before if not name.startswith("var/lib/bootpoint")}
     assert left <= {"etc/passwd-", "etc/group-", "etc/shadow-", "etc/gshadow-"}

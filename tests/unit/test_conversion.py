@@ -242,6 +242,30 @@ def test_initramfs_tools_and_dracut_are_told_of_the_drivers() -> None:
         plan_initramfs(guest(tools="mkinitcpio"), Edits(), "virtio")
 
 
+def test_an_initramfs_gets_the_drivers_of_hyper_v() -> None:
+    has = IDE | {"hv_vmbus", "hv_storvsc", "hv_netvsc"}
+    machine_of = Guest(
+        tools=frozenset({"dracut"}), kernels=(Kernel("6.1", "/boot/initrd.img-6.1", modules=has, has=IDE),)
+    )
+    edits = Edits()
+    plan_initramfs(machine_of, edits, "vmbus")
+    assert edits.writes[DRACUT].decode() == 'add_drivers+=" hv_vmbus hv_storvsc hv_netvsc "\n'
+    plan_initramfs(guest(has=has), edits, "vmbus")
+    with pytest.raises(ValueError, match="no driver hv_vmbus or hv_storvsc"):
+        plan_initramfs(Guest(kernels=(Kernel("3.2", "/boot/x", IDE, IDE),)), edits, "vmbus")
+
+
+def test_a_machine_that_hyper_v_has_no_disk_for_is_said_not_to_boot() -> None:
+    """Generation 2, which starts by UEFI, has no IDE; generation 1 does, and starts from it."""
+    unable = guest(tools="mkinitcpio")
+    system = Partition(1, MiB, MiB, "vfat", "A-B", esp=True)
+    by_uefi = DiskLayout("system", "gpt", (LAYOUT.partitions[0], system))
+    profile = decided(machine(unable, by_uefi), bus="vmbus")
+    assert (profile.firmware, profile.bus, profile.bootable) == ("uefi", None, False)
+    profile = decided(machine(unable), bus="vmbus")
+    assert (profile.firmware, profile.bus, profile.bootable) == ("bios", "ide", True)
+
+
 @pytest.mark.parametrize("tool", ["update-initramfs", "dracut"])
 def test_an_initramfs_that_is_gone_is_told_and_not_made_again(tool: str) -> None:
     edits = Edits()

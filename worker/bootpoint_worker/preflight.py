@@ -170,13 +170,19 @@ def _require_all(spec: Spec, known: Known, disks: Sequence[SourceDisk]) -> None:
         )
 
 
+def lacks_login(host: Host) -> bool:
+    """Tell whether a host wants credentials that nobody saved; a ticket of Kerberos is the workers' machine's own."""
+    by_ticket = host.kind == "hyperv" and host.settings.get("auth") == "kerberos"
+    return host.credentials is None and host.address != _LOCAL and host.kind not in _NO_LOGIN and not by_ticket
+
+
 def require_login(host: Host) -> None:
     """Refuse a host whose credentials nobody saved.
 
     Raises:
         RefusedError: ``credentials_not_saved``.
     """
-    if host.credentials is None and host.address != _LOCAL and host.kind not in _NO_LOGIN:
+    if lacks_login(host):
         raise error(Code.CREDENTIALS_NOT_SAVED, f"the credentials of host {host.name} are not saved", host=host.name)
 
 

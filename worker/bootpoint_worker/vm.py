@@ -28,7 +28,7 @@ from bootpoint_worker.hostinfo import (
     vm_as_json,
 )
 from bootpoint_worker.replica import from_json
-from bootpoint_worker.targets.base import StartRequest, Target
+from bootpoint_worker.targets.base import Clustered, StartRequest, Target
 from bootpoint_worker.targets.journal import Journal
 from bootpoint_worker.targets.replica import Replica
 
@@ -215,6 +215,21 @@ def _vm_revert(context: Context, request: Request) -> dict[str, Any]:
     return {**vm_as_json(machine), "point": point.name, "held": held}
 
 
+def _vm_cluster(context: Context, request: Request) -> dict[str, Any]:
+    add = bool(request.arguments["add"])
+    with _subject(context, request) as subject:
+        if not isinstance(subject.target, Clustered):
+            name = subject.host.name
+            text = f"host {name} is of kind {subject.host.kind}, whose hosts are in no failover cluster"
+            hint = "only a Hyper-V host can be a node of one"
+            raise error(Code.HOST_UNSUPPORTED, text, hint=hint, host=name)
+        role = subject.target.set_role(subject.replica, add=add)
+        vm = subject.replica.vm_name
+        if role.changed:
+            subject.record("vm_clustered", f"{vm} {'got its' if add else 'lost its'} role in the cluster")
+    return {"name": vm, "role": role.name, "node": role.node, "changed": role.changed}
+
+
 #: Kind of question -> what answers it.
 ANSWERS: dict[str, Callable[[Context, Request], dict[str, Any]]] = {
     "vm_list": _vm_list,
@@ -222,4 +237,5 @@ ANSWERS: dict[str, Callable[[Context, Request], dict[str, Any]]] = {
     "vm_start": _vm_start,
     "vm_stop": _vm_stop,
     "vm_revert": _vm_revert,
+    "vm_cluster": _vm_cluster,
 }

@@ -19,15 +19,18 @@ from bootpoint_ops import read
 from bootpoint_ops.cli.access import (
     KEYS,
     KINDS,
+    USERS,
     confirm_fingerprint,
     reach_options,
     secrets_of,
     settings_of,
     stated_fingerprint,
 )
-from bootpoint_ops.cli.output import Session, emit, fields, output_option, say, session, table, waiting
+from bootpoint_ops.cli.hostview import show_host
+from bootpoint_ops.cli.output import Session, emit, output_option, say, session, table, waiting
 from bootpoint_ops.question import TIMEOUT, ask_worker
 from bootpoint_worker.context import PORTS
+from bootpoint_worker.preflight import lacks_login
 from bootpoint_worker.targets import DRIVERS
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -64,7 +67,7 @@ def add(
     kind: str,
     address: str,
     port: int | None,
-    user: str,
+    user: str | None,
     ssh_key: Path | None,
     password_file: Path | None,
     ask_password: bool,
@@ -95,7 +98,8 @@ def add(
     if shown is not None and stated is None:
         confirm_fingerprint(kind, name, address, shown, yes=yes)
     new = hosts.NewHost(
-        name=name, kind=kind, address=address, port=at, user=user, pool=pool, fingerprint=shown, secrets=secrets,
+        name=name, kind=kind, address=address, port=at, user=user or USERS.get(kind, "root"), pool=pool,
+        fingerprint=shown, secrets=secrets,
         settings={"virt_type": "kvm", **settings} if kind == "kvm" else settings,
     )  # fmt: skip
     with here.env.database.transaction() as connection:
@@ -105,7 +109,7 @@ def add(
     except BootpointError as problem:
         # The host is added all the same; `host check` asks again.
         click.echo(f"host {name} is added, but was not checked: {problem.message}", err=True)
-    _show_host(here, name)
+    show_host(here, name)
 
 
 def _shown(
@@ -144,8 +148,10 @@ def set_(
     """Change how a host is reached."""
     here = session()
     with here.env.database.transaction() as connection:
-        kind = rows.by_name(connection, name).kind
-    settings = settings_of(kind, {option: given.pop(option) for option in KINDS})
+        found = rows.by_name(connection, name)
+    kind, settings = found.kind, settings_of(found.kind, {option: given.pop(option) for option in KINDS})
+    if "nodes" in settings:
+        settings["nodes"] = {**(found.settings.get("nodes") or {}), **settings["nodes"]}
     if verify_budget is not None:
         settings[BUDGET_SETTING] = verify_budget
     columns = {**given, "username": user, "fingerprint": stated_fingerprint(kind, fingerprint)}
@@ -160,7 +166,7 @@ def set_(
             settings=settings,
             secrets={} if forget_credentials else secrets,
         )
-    _show_host(here, name)
+    show_host(here, name)
 
 
 @host.command("list")
@@ -193,12 +199,12 @@ def show(name: str, timeout: float) -> None:
     with here.env.database.transaction() as connection:
         found = rows.by_name(connection, name)
     _check(here, found, timeout, kind="host_show", secret=_unsaved(found))
-    _show_host(here, name)
+    show_host(here, name)
 
 
 def _unsaved(found: rows.Host) -> dict[str, str] | None:
     """Ask on the terminal for a password that isn't saved; it serves one question."""
-    if found.credentials is not None or found.kind not in KEYS or found.address == "local" or not sys.stdin.isatty():
+    if not lacks_login(found) or found.kind not in KEYS or not sys.stdin.isatty():
         return None
     text = f"Password of {found.username}@{found.address} (not saved; without it, what is remembered is shown)"
     password = click.prompt(text, default="", show_default=False, hide_input=True, err=True)
@@ -212,49 +218,6 @@ def _check(
     with waiting(f"asking {found.name}"):
         answer = ask_worker(here.env, found.pool, kind, {"host": found.name}, timeout=timeout, secret=secret)
     return None if answer["error"] is None else from_json(answer["error"])
-
-
-def _show_host(here: Session, name: str) -> None:
-    with here.env.database.transaction() as connection:
-        item = read.host(connection, name)
-    storages = [
-        f"{s['name']}: {format_size(s['free_bytes'])} free of {format_size(s['size_bytes'])}, {s['path']}"
-        for s in item["storages"]
-    ]
-    pairs = [
-        *(
-            ("name", item["name"]),
-            ("kind", item["kind"]),
-            ("address", f"{item['user']}@{item['address']}:{item['port']}"),
-        ),
-        *([("virt type", item["virt_type"])] if item["kind"] == "kvm" else []),
-        *(("pool", item["pool"]), ("credentials", item["credentials"])),
-        *(("fingerprint", item["fingerprint"]), ("state", item["state"]), ("reason", item["reason"])),
-        *(("checked", item["checked_at"]), ("version", item["version"]), ("cpus", item["cpus"])),
-        ("memory", format_size(item["memory_bytes"])),
-        ("storages", "\n".join(storages)),
-        ("networks", ", ".join(f"{network['name']} ({network['kind']})" for network in item["networks"])),
-        *(_esxi_pairs(item) if item["kind"] == "esxi" else []),
-        ("problems", "\n".join(item["problems"])),
-        ("hints", "\n".join(item["hints"])),
-        (
-            "replicas",
-            "\n".join(
-                f"{r['job']}: {r['vm']}, {r['points']} points, {format_size(r['stored_bytes'])}"
-                for r in item["replicas"]
-            ),
-        ),
-    ]
-    emit(item, fields(pairs))
-
-
-def _esxi_pairs(item: dict[str, Any]) -> list[tuple[str, object]]:
-    return [
-        ("licence", item["licence"]),
-        ("resource pools", ", ".join(item["resource_pools"])),
-        ("hardware versions", ", ".join(item["hardware_versions"])),
-        ("disk library", item["disk_library"]),
-    ]
 
 
 @host.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
@@ -9,7 +10,8 @@ from rich.console import Console
 
 from bootpoint_common.store.database import one
 from bootpoint_common.units import format_size
-from bootpoint_ops.cli.output import confirm, emit, say, session, table
+from bootpoint_ops.cli.host import timeout_option
+from bootpoint_ops.cli.output import confirm, emit, output_option, say, session, table
 from bootpoint_ops.cli.reach import ask, direct_of, job_of, reach, words_of
 from bootpoint_worker.vm import is_uuid
 
@@ -205,3 +207,25 @@ def stop(
         arguments = {"vm": name, "test_id": test_id, "actor": session().env.actor}
         machine = ask("vm_stop", host, arguments, max(timeout, SLOW), way)
     say(f"{machine['name']} is {machine['state']}", machine)
+
+
+@vm.command()
+@click.argument("host")
+@click.argument("name", metavar="VM")
+@click.option("--add/--remove", "add", default=None, help="Give it the role, or take it away.")
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the host's password, where none is saved.",
+)
+@timeout_option
+@output_option
+def cluster(host: str, name: str, timeout: float, *, add: bool | None, password_file: Path | None) -> None:
+    """Give a standby its role in the failover cluster of its Hyper-V host, or take it away; the VM stays as it is."""
+    if add is None:
+        raise click.UsageError("say --add or --remove", click.get_current_context())
+    arguments = {"vm": name, "add": add, "actor": session().env.actor}
+    way = {"ssh_key": None, "password_file": password_file}
+    found = ask("vm_cluster", host, arguments, max(timeout, SLOW), way)
+    stands = f"has the role {found['role']}, on node {found['node']}" if found["role"] else "has no role in the cluster"
+    say(f"{found['name']} {stands}", found)

@@ -3,18 +3,55 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 
 from bootpoint_worker.conversion import device
 from bootpoint_worker.conversion.guest import Edits, Guest, Kernel
 
-#: Drivers without which a machine finds neither disk nor network on virtio.
-VIRTIO = ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net")
 
-#: Likewise on the hardware of VMware's hosts.
-VMWARE = ("vmw_pvscsi", "vmxnet3", "ahci")
+@dataclass(frozen=True, slots=True)
+class Platform:
+    """The hardware of a kind of host, as a Linux sees it.
 
-#: Disk buses that only VMware's hosts have.
-VMWARE_BUSES = ("pvscsi", "lsilogic", "lsisas", "nvme")
+    Attributes:
+        drivers: Those without which a machine finds neither disk nor network there.
+        buses: Disk buses that only these hosts have.
+        others: Disk buses there that a guest may know from its source, the best first.
+        card: Driver of its best network card.
+        emulated: Network card for a guest that lacks it.
+        disk: How the names of disks begin.
+    """
+
+    drivers: tuple[str, ...]
+    buses: tuple[str, ...]
+    others: tuple[str, ...]
+    card: str
+    emulated: str
+    disk: str
+
+
+#: KVM's, with virtio.
+VIRTIO = Platform(
+    ("virtio_pci", "virtio_blk", "virtio_scsi", "virtio_net"),
+    ("virtio",),
+    ("sata", "ide", "scsi", "virtio"),
+    "virtio_net",
+    "e1000e",
+    "vd",
+)
+
+#: VMware's.
+VMWARE = Platform(
+    ("vmw_pvscsi", "vmxnet3", "ahci"),
+    ("pvscsi", "lsilogic", "lsisas", "nvme"),
+    ("sata", "ide", "lsilogic", "pvscsi"),
+    "vmxnet3",
+    "e1000e",
+    "sd",
+)
+
+#: Hyper-V's: everything hangs on the VMBus, but the emulated devices of the first generation.
+HYPERV = Platform(("hv_vmbus", "hv_storvsc", "hv_netvsc"), ("vmbus",), ("ide",), "hv_netvsc", "legacy", "sd")
 
 #: Those without which it doesn't boot, by disk bus.
 NEEDED = {
@@ -26,6 +63,7 @@ NEEDED = {
     "lsilogic": ("mptspi",),
     "lsisas": ("mptsas",),
     "nvme": ("nvme",),
+    "vmbus": ("hv_vmbus", "hv_storvsc"),
 }
 
 #: Where initramfs-tools is told of more drivers.
@@ -35,9 +73,15 @@ MODULES = "etc/initramfs-tools/modules"
 DRACUT = "etc/dracut.conf.d/bootpoint.conf"
 
 
+def platform_of(bus: str) -> Platform:
+    """Return the hardware of the hosts that have a disk bus; of one that many have, KVM's."""
+    return next((each for each in (VMWARE, HYPERV) if bus in each.buses), VIRTIO)
+
+
 def drivers_for(bus: str) -> tuple[str, ...]:
     """Return the drivers that a new initramfs gets for a disk bus, and for what else its kind of host has."""
-    return tuple(dict.fromkeys((*VMWARE, *NEEDED[bus]))) if bus in VMWARE_BUSES else VIRTIO
+    platform = platform_of(bus)
+    return platform.drivers if platform is VIRTIO else tuple(dict.fromkeys((*platform.drivers, *NEEDED[bus])))
 
 
 def boots_on(kernel: Kernel, bus: str) -> bool:

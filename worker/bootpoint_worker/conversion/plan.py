@@ -10,7 +10,7 @@ from uuid import UUID
 from bootpoint_worker.conversion import device, disk, loader, network
 from bootpoint_worker.conversion.disk import DiskLayout, Partition
 from bootpoint_worker.conversion.guest import Edits, Guest, shown
-from bootpoint_worker.conversion.initramfs import VMWARE_BUSES, boots_on, plan_initramfs, with_initramfs
+from bootpoint_worker.conversion.initramfs import HYPERV, boots_on, plan_initramfs, platform_of, with_initramfs
 from bootpoint_worker.targets.guest import GuestSystem, Problem, Profile
 from bootpoint_worker.targets.replica import Nic
 
@@ -116,16 +116,18 @@ def decide(point_id: UUID, machine: Machine, means: Means, *, bus: str, nics: Se
 
 def _linux(draft: _Draft, machine: Machine, means: Means, bus: str, nics: Sequence[Nic]) -> None:
     guest = machine.guest or Guest()
-    native = native_bus(guest, bus)
-    if native != bus:
+    native, platform = native_bus(guest, bus), platform_of(bus)
+    # What starts by UEFI is a VM of the second generation there, and has no emulated disks.
+    by_uefi = any(layout.boots and layout.firmware == "uefi" for layout in machine.layouts)
+    diskless = native == "ide" and platform is HYPERV and by_uefi
+    if native != bus and not diskless:
         draft.bus = native
-    card = "vmxnet3" if bus in VMWARE_BUSES else "virtio_net"
-    if all(card not in kernel.modules | kernel.has for kernel in guest.kernels):
-        draft.nic_model = "e1000e"
+    if all(platform.card not in kernel.modules | kernel.has for kernel in guest.kernels):
+        draft.nic_model = platform.emulated
     try:
         edits = plan_edits(machine, bus=bus, nics=nics)
     except ValueError as why:
-        draft.note(f"the light conversion can't be done because {why}")
+        draft.note(f"the light conversion can't be done because {why}", bootable=not diskless)
         _heavy(draft, means)
         return
     draft.route = "light"
@@ -148,6 +150,11 @@ def _heavy(draft: _Draft, means: Means) -> None:
 
 
 def _windows(draft: _Draft, means: Means, bus: str) -> None:
+    if platform_of(bus) is HYPERV:
+        # Drivers of the VMBus are in Windows since 8 and Server 2012; an older one starts from IDE, which is emulated.
+        draft.route = "hardware"
+        draft.note("Windows 7 and Server 2008 R2 or older need Hyper-V's integration services for their network")
+        return
     draft.bus, draft.nic_model = "sata", "e1000e"
     if bus not in ("virtio", "scsi", "pvscsi", "lsilogic"):
         draft.bus = bus
@@ -211,8 +218,7 @@ def native_bus(guest: Guest, bus: str) -> str:
 
     if not kernels or fits(bus):
         return bus
-    others = ("sata", "ide", "lsilogic", "pvscsi") if bus in VMWARE_BUSES else ("sata", "ide", "scsi", "virtio")
-    return next((other for other in others if fits(other)), bus)
+    return next((other for other in platform_of(bus).others if fits(other)), bus)
 
 
 def plan_edits(machine: Machine, *, bus: str, nics: Sequence[Nic]) -> Edits:
@@ -228,7 +234,7 @@ def plan_edits(machine: Machine, *, bus: str, nics: Sequence[Nic]) -> Edits:
     edits = Edits()
     plan_initramfs(guest, edits, bus)
     devices = device.Devices(machine.layouts, root, guest.text("etc/fstab"))
-    device.plan_devices(guest, edits, devices, disk="sd" if bus in VMWARE_BUSES else "vd")
+    device.plan_devices(guest, edits, devices, disk=platform_of(bus).disk)
     network.plan_network(guest, edits, nics)
     return edits
 

@@ -1,4 +1,4 @@
-"""Drivers of target hosts: KVM, ESXi, and a fake one; `connect` picks the one of a host's kind."""
+"""Drivers of target hosts: KVM, ESXi, Hyper-V, and a fake one; `connect` picks the one of a host's kind."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 DRIVERS = {
     "kvm": "bootpoint_worker.targets.kvm",
     "esxi": "bootpoint_worker.targets.esxi",
+    "hyperv": "bootpoint_worker.targets.hyperv",
     "fake": "bootpoint_worker.targets.fake",
 }
 
@@ -62,7 +63,12 @@ def fetch_fingerprint(kind: str, address: str, port: int, settings: Mapping[str,
 
         return fingerprint.fetch_fingerprint(address, port)
     if kind == "esxi":
-        from bootpoint_worker.targets.esxi import certificate
+        from bootpoint_worker.targets import certificate
 
         return certificate.fetch_fingerprint(address, port, legacy=bool(settings.get(certificate.LEGACY_SETTING)))
+    if kind == "hyperv":
+        from bootpoint_worker.targets import certificate
+        from bootpoint_worker.targets.hyperv.way import by_tls
+
+        return certificate.fetch_fingerprint(address, port) if by_tls(port, settings) else None
     return None

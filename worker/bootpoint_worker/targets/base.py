@@ -16,12 +16,12 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 from uuid import UUID
 
 from bootpoint_common.units import MiB
 from bootpoint_worker.targets.guest import Profile
-from bootpoint_worker.targets.host import HostInfo, VirtualMachine
+from bootpoint_worker.targets.host import HostInfo, Role, VirtualMachine
 from bootpoint_worker.targets.journal import FoundReplica, Journal, JournalPoint
 from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenPoint
 from bootpoint_worker.targets.replica import Replica
@@ -100,6 +100,20 @@ class LayerReader(Protocol):
 
     def close(self) -> None:
         """Let go; may be called twice."""
+
+
+@runtime_checkable
+class Clustered(Protocol):
+    """What a driver can besides whose hosts may be nodes of a failover cluster."""
+
+    def set_role(self, replica: Replica, *, add: bool) -> Role:
+        """Give the standby its role in the cluster, or take it away; nothing where that is so already.
+
+        Raises:
+            NotFoundError: ``no_such_vm``.
+            FatalError: ``host_unsupported``: the host is in no cluster, or other nodes can't reach the standby's files;
+                ``host_permission``: the cluster refuses this login.
+        """
 
 
 class Target(Protocol):

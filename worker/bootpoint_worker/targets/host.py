@@ -48,6 +48,44 @@ class VirtualMachine:
 
 
 @dataclass(frozen=True, slots=True)
+class Node:
+    """A node of a failover cluster: its name, and its state: ``up``, ``down``, ``paused`` or ``joining``."""
+
+    name: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The failover cluster that a host is a node of.
+
+    Attributes:
+        name: Its name; None where it refuses to say.
+        node: The host's own name in it.
+        nodes: All nodes.
+    """
+
+    name: str | None
+    node: str
+    nodes: tuple[Node, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """What a VM is to its host's failover cluster.
+
+    Attributes:
+        name: Name of its role there; None where it has none.
+        node: The node that it is on; None without a role.
+        changed: Whether that was otherwise before.
+    """
+
+    name: str | None
+    node: str | None
+    changed: bool
+
+
+@dataclass(frozen=True, slots=True)
 class HostInfo:
     """A target host as it answers now: the fields of ``host show``.
 
@@ -70,6 +108,7 @@ class HostInfo:
         hardware_versions: Versions of virtual hardware that it offers, the oldest first.
         disk_library: What reaches its disks on the worker's machine, with versions; None where none is needed, or it
             can't be used.
+        cluster: The failover cluster that it belongs to; None for none.
     """
 
     version: str
@@ -89,6 +128,7 @@ class HostInfo:
     resource_pools: tuple[str, ...] = ()
     hardware_versions: tuple[str, ...] = ()
     disk_library: str | None = None
+    cluster: Cluster | None = None
 
 
 @dataclass(frozen=True, slots=True)

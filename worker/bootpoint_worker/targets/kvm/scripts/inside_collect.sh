@@ -9,7 +9,7 @@ mkdir -p run/bootpoint
   for service in etc/systemd/system/*.wants/NetworkManager.service etc/systemd/system/*.wants/systemd-networkd.service; do
     [ -L "$service" ] && echo "enabled ${service##*/}"
   done
-  wanted='virtio_pci|virtio_blk|virtio_scsi|virtio_net|ahci|ata_piix|vmw_pvscsi|vmxnet3|mptspi|mptsas|nvme'
+  wanted='virtio_pci|virtio_blk|virtio_scsi|virtio_net|ahci|ata_piix|vmw_pvscsi|vmxnet3|mptspi|mptsas|nvme|hv_vmbus|hv_storvsc|hv_netvsc'
   for folder in lib/modules/*/; do
     version=${folder%/}
     version=${version##*/}

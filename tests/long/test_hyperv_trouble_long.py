@@ -1,0 +1,260 @@
+"""What goes wrong with a Hyper-V host, and what others do to a standby: the point ends, and the next run succeeds."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from bootpoint_common.errors import BootpointError, Code, Fenced, RetryableError
+from bootpoint_common.identity import new_id
+from bootpoint_common.units import GRAIN, KiB, MiB
+from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.hyperv import hypervisor
+from bootpoint_worker.targets.hyperv.target import HyperVTarget
+from bootpoint_worker.targets.journal import JournalPoint
+from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.replica import ReplicaDisk
+from bootpoint_worker.targets.snapshots import consolidation, place
+from tests.contract.driver_hyperv import NETWORK, HyperVHooks, hyperv
+from tests.contract.test_target import Bench, _at, _bench, _code, _pattern, _write_through
+from tests.hyperv import checkpoint
+from tests.hyperv.host import Host
+from tests.hyperv.machine import Machine, Switch
+
+#: What the first point of each test shows.
+BASE = (0, _pattern(1, 2 * GRAIN))
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A replica with one disk on a host."""
+    with hyperv(tmp_path) as driver:
+        yield from _bench(driver, 1)
+
+
+@pytest.fixture
+def host(bench: Bench) -> Host:
+    """The host."""
+    assert isinstance(bench.driver.hooks, HyperVHooks)
+    return bench.driver.hooks.host
+
+
+@pytest.fixture
+def machine(bench: Bench, host: Host) -> Machine:
+    """The standby, as the host has it."""
+    return host.machine(bench.replica.vm_name)
+
+
+def _goes_on(bench: Bench, head: JournalPoint, layer: Layer) -> None:
+    """Assert that the open point is aborted without a trace, and that the next one succeeds."""
+    bench.target.abort(bench.replica, layer.point_id, [layer])
+    assert bench.journal().head == head
+    second = bench.point(head, (GRAIN, b"2" * GRAIN))
+    assert bench.read(head.point_id) == _at(None, BASE)
+    assert bench.read(second.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN))
+    assert bench.journal().drift is None
+
+
+def test_a_host_that_goes_in_mid_write_is_gone_on_with_when_it_is_back(bench: Bench, host: Host) -> None:
+    head = bench.point(None, BASE)
+    layer = bench.open(head)["system"]
+    writer = bench.target.open_writer(bench.replica, layer, 1)
+    _write_through(writer, 0, b"torn" * 128)
+    host.cut()
+    with pytest.raises(BootpointError) as caught:
+        _write_through(writer, GRAIN, b"late" * 128)
+    assert caught.value.code in (Code.HOST_UNREACHABLE, Code.TARGET_WRITE_ERROR)
+    writer.close()
+    assert _code(bench.journal) is Code.HOST_UNREACHABLE
+    host.start()
+    _goes_on(bench, head, layer)
+
+
+def test_a_standby_that_somebody_starts_ends_the_run_and_is_let_run(
+    bench: Bench, host: Host, machine: Machine
+) -> None:
+    head = bench.point(None, BASE)
+    layer = bench.open(head)["system"]
+    bench.write(layer, (0, b"half" * 128))
+    host.vmms.power_on(machine)
+    assert _code(lambda: bench.target.open_writer(bench.replica, layer, 2)) is Code.STANDBY_RUNNING
+    assert _code(lambda: bench.commit({"system": layer})) is Code.STANDBY_RUNNING
+    bench.target.abort(bench.replica, layer.point_id, [layer])
+    assert bench.journal().drift
+    assert _code(lambda: bench.open(head)) is Code.STANDBY_RUNNING
+    host.vmms.power_off(machine)
+    _goes_on(bench, head, layer)
+
+
+def test_a_checkpoint_that_somebody_makes_ends_the_point(bench: Bench, host: Host, machine: Machine) -> None:
+    head = bench.point(None, BASE)
+    layer = bench.open(head)["system"]
+    bench.write(layer, (0, b"half" * 128))
+    checkpoint.make(host, machine, f"{machine.name} - (12/3/2026 - 10:00:00 AM)")
+    assert _code(lambda: bench.target.open_writer(bench.replica, layer, 2)) is Code.LAYER_LOST
+    assert _code(lambda: bench.commit({"system": layer})) is Code.LAYER_LOST
+    _goes_on(bench, head, layer)
+
+
+def test_a_checkpoint_that_somebody_removes_is_missed_by_name(bench: Bench, host: Host, machine: Machine) -> None:
+    head = bench.point(None, BASE)
+    for each in list(machine._snapshots):
+        checkpoint.remove(host, each)
+    assert bench.journal().drift
+    with pytest.raises(BootpointError) as caught:
+        bench.open(head)
+    assert caught.value.code is Code.LAYER_LOST
+    assert head.name in caught.value.message
+
+
+def test_a_standby_that_somebody_renames_is_still_known(bench: Bench, machine: Machine) -> None:
+    head = bench.point(None, BASE)
+    machine.name = f"{machine.name} (old)"
+    second = bench.point(head, (GRAIN, b"2" * GRAIN))
+    assert [point.point_id for point in bench.journal().points] == [head.point_id, second.point_id]
+    assert machine.name == bench.replica.vm_name
+
+
+def test_a_merge_that_takes_longer_than_a_call_is_waited_for_by_the_next(
+    bench: Bench, host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = bench.point(None, BASE)
+    second = bench.point(first, (GRAIN, b"2" * GRAIN))
+    third = bench.point(second, (2 * GRAIN, b"3" * GRAIN))
+    host.trouble.merges_held = True
+    monkeypatch.setattr(consolidation, "MERGE_SECONDS", 1.0)
+    monkeypatch.setattr(hypervisor, "MERGE_TICK", 0.1)
+    assert _code(lambda: bench.target.consolidate(bench.replica, first.point_id)) is Code.BUSY
+    assert bench.journal().consolidating == first.point_id
+    assert _code(lambda: bench.open(third)) is Code.BUSY
+    # A start would cancel the merge, which then begins anew.
+    assert _code(lambda: bench.target.start(bench.replica, StartRequest())) is Code.BUSY
+    monkeypatch.setattr(consolidation, "MERGE_SECONDS", 60.0)
+    threading.Timer(1.0, setattr, (host.trouble, "merges_held", False)).start()
+    bench.target.consolidate(bench.replica, first.point_id)
+    assert bench.journal().consolidating is None
+    assert bench.read(second.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN))
+    assert bench.read(third.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN), (2 * GRAIN, b"3" * GRAIN))
+
+
+def test_a_torn_leaf_is_thrown_away_and_never_gone_on_with(bench: Bench, host: Host) -> None:
+    head = bench.point(None, BASE)
+    layer = bench.open(head)["system"]
+    bench.write(layer, (0, b"half" * 128))
+    with host.locate(layer.identity).open("r+b") as file:
+        for header in (64 * KiB, 128 * KiB):  # [MS-VHDX] 2.2: both headers
+            file.seek(header + 8)
+            file.write(b"torn")
+    assert _code(lambda: bench.target.open_writer(bench.replica, layer, 2)) is Code.TORN_LEAF
+    assert _code(lambda: bench.commit({"system": layer})) is Code.TARGET_CHECK_FAILED
+    _goes_on(bench, head, layer)
+
+
+@pytest.mark.timeout(900)
+def test_thirty_points_leave_room_for_one_more(bench: Bench) -> None:
+    points: list[JournalPoint] = []
+    for number in range(bench.target.point_limit + 1):
+        points.append(bench.point(points[-1] if points else None, (number * 4096, b"%03d." % number * 1024)))
+    bench.target.consolidate(bench.replica, points[0].point_id)
+    content = _at(None, *((number * 4096, b"%03d." % number * 1024) for number in range(len(points))))
+    assert bench.read(points[-1].point_id) == content
+    assert len(bench.journal().points) == bench.target.point_limit
+
+
+def test_what_a_standby_wrote_is_kept_beside_the_points(bench: Bench, host: Host, machine: Machine) -> None:
+    first = bench.point(None, BASE)
+    second = bench.point(first, (GRAIN, b"2" * GRAIN))
+    vm = bench.target.start(bench.replica, StartRequest(paused=True))
+    bench.driver.hooks.guest_write(bench.replica, vm, "system", 0, b"guest" * 1024)
+    third = bench.point(second, (GRAIN, b"3" * GRAIN))
+    names = [each.name for each in machine._snapshots]
+    assert third.name in names
+    assert [name for name in names if name.startswith("kept-")]
+    # The point that it stands on stays until somebody has decided.
+    assert _code(lambda: bench.target.consolidate(bench.replica, second.point_id)) is Code.POINT_IN_USE
+
+
+def test_a_writer_of_another_session_is_ended_by_the_next_claim(bench: Bench) -> None:
+    layer = bench.open()["system"]
+    late = bench.target.open_writer(bench.replica, layer, 1)
+    with closing(bench.driver.connect()) as other, closing(other.open_writer(bench.replica, layer, 2)) as writer:
+        _write_through(writer, 0, b"b" * GRAIN)
+        with pytest.raises(Fenced):
+            _write_through(late, 0, b"late" * 128)
+    late.close()
+    assert bench.read(bench.commit({"system": layer}).point_id) == _at(None, (0, b"b" * GRAIN))
+
+
+def test_a_shell_that_is_killed_in_mid_commit_costs_a_retry(bench: Bench, host: Host) -> None:
+    layer = bench.open()["system"]
+    bench.write(layer, BASE)
+    wanted = bench.commit_point({"system": layer})
+    host.trouble.killed_shells, host.trouble.killed_at = 1, "Checkpoint-VM"
+    with pytest.raises(BootpointError) as caught:
+        bench.target.commit(bench.replica, wanted)
+    assert caught.value.retryable
+    point = bench.target.commit(bench.replica, wanted)
+    assert bench.journal().points == (point,)
+    assert bench.read(point.point_id) == _at(None, BASE)
+
+
+def test_answers_that_get_lost_are_looked_up(bench: Bench, host: Host) -> None:
+    layer = bench.open()["system"]
+    bench.write(layer, BASE)
+    wanted = bench.commit_point({"system": layer})
+    host.trouble.lost_answers = 1
+    with contextlib.suppress(RetryableError):
+        bench.target.commit(bench.replica, wanted)
+    point = bench.target.commit(bench.replica, wanted)
+    assert bench.journal().points == (point,)
+    assert bench.read(point.point_id) == _at(None, BASE)
+
+
+def test_of_two_who_change_the_same_journal_one_comes_late(bench: Bench) -> None:
+    assert isinstance(bench.target, HyperVTarget)
+    host = bench.target.host
+    one, two = place.must_read(host, bench.replica), place.must_read(host, bench.replica)
+    place.change(one, msgspec.structs.replace(one.manifest, epoch=7))
+    with pytest.raises(place.Changed):
+        place.change(two, msgspec.structs.replace(two.manifest, epoch=8))
+    assert bench.journal().epoch == 7
+    left = one.store.list(one.vm.folder, "bootpoint-journal-*")
+    assert [name for name in left if not name.endswith(".json")] == []
+
+
+def test_a_machine_with_uefi_is_of_the_second_generation_and_keeps_it(bench: Bench, host: Host) -> None:
+    disks = tuple(ReplicaDisk(slot, 4 * MiB, f"uefi-{slot}") for slot in ("system", "data"))
+    replica = replace(bench.replica, replica_id=new_id(), vm_name="uefi", firmware="uefi", disks=disks)
+    bench.target.create(replica)
+    other = Bench(bench.driver, bench.target, replica)
+    first = other.point(None, (0, b"1" * GRAIN))
+    vm = bench.target.start(replica, StartRequest(test_id="t1", paused=True))
+    for name in (replica.vm_name, vm.name):
+        machine = host.machine(name)
+        places = [(each.controller_type.name, each.controller_location) for each in machine.hard_drives]
+        assert (machine.generation, places) == (2, [("SCSI", 0), ("SCSI", 1)])
+        assert machine._settings.firmware.secure_boot == "Off"
+    # A test is on a switch that leads nowhere, and its standby on the job's.
+    assert [card.switch_name for card in host.machine(vm.name).network_adapters] == ["bootpoint-test"]
+    assert host.switches["bootpoint-test"] is Switch.Private
+    assert [card.switch_name for card in host.machine("uefi").network_adapters] == [NETWORK]
+    bench.target.stop(replica, "t1")
+    second = other.point(first, (GRAIN, b"2" * GRAIN))
+    assert other.read(second.point_id, "data", size=4 * MiB)[: 2 * GRAIN] == b"1" * GRAIN + b"2" * GRAIN
+    bench.target.remove(replica)
+    assert not host.locate("D:\\bootpoint\\uefi").exists()
+
+
+def test_what_is_not_bootpoints_stays_where_a_replica_was(bench: Bench, host: Host, machine: Machine) -> None:
+    bench.point(None, BASE)
+    folder = host.locate(machine.path)
+    (folder / "somebodys.vhdx").write_bytes(b"precious")
+    bench.target.remove(bench.replica)
+    assert [path.name for path in folder.rglob("*") if path.is_file()] == ["somebodys.vhdx"]

@@ -1,0 +1,139 @@
+# VMs: what there is of them, what each is made of, and their power.
+
+function Find-Machine {
+    param([string]$Id)
+    $found = @(Get-VM | Where-Object { "$($_.Id)" -eq $Id })
+    if ($found.Count -eq 0) {
+        Stop-Operation 'layer_lost' "there is no VM with the id $Id any more" 'look for it in Hyper-V Manager'
+    }
+    return $found[0]
+}
+
+function Find-Checkpoint {
+    param(
+        $Machine,
+        [string]$Id
+    )
+    return @(Get-VMSnapshot -VM $Machine | Where-Object { "$($_.Id)" -eq $Id })
+}
+
+# A disk of a VM or of a checkpoint, with the bytes that its file takes.
+function Format-Drive {
+    param($Drive)
+    $length = [long]0
+    if ($Drive.Path -and (Test-Path -LiteralPath $Drive.Path)) {
+        $length = [long](Get-Item -LiteralPath $Drive.Path).Length
+    }
+    return @{
+        length = $length
+        kind = "$($Drive.ControllerType)"
+        number = [int]$Drive.ControllerNumber
+        location = [int]$Drive.ControllerLocation
+        path = $Drive.Path
+    }
+}
+
+function Format-Card {
+    param($Card)
+    return @{
+        mac = $Card.MacAddress
+        switch = $Card.SwitchName
+        legacy = [bool]$Card.IsLegacy
+    }
+}
+
+function Format-Machine {
+    param($Machine)
+    return @{
+        id = "$($Machine.Id)"
+        name = $Machine.Name
+        state = "$($Machine.State)"
+        folder = $Machine.Path
+        notes = $Machine.Notes
+        memory = [long]$Machine.MemoryStartup
+        cpus = [int]$Machine.ProcessorCount
+    }
+}
+
+function Get-Machines {
+    return @{ machines = @(Get-VM | ForEach-Object { Format-Machine $_ }) }
+}
+
+function Format-Checkpoint {
+    param($Checkpoint)
+    $parent = $null
+    if ($Checkpoint.ParentSnapshotId) {
+        $parent = "$($Checkpoint.ParentSnapshotId)"
+    }
+    return @{
+        id = "$($Checkpoint.Id)"
+        name = $Checkpoint.Name
+        notes = $Checkpoint.Notes
+        parent = $parent
+        drives = @(Get-VMHardDiskDrive -VMSnapshot $Checkpoint | ForEach-Object { Format-Drive $_ })
+    }
+}
+
+function Get-State {
+    param($Arguments)
+    $machine = Find-Machine $Arguments.id
+    $current = $null
+    if ($machine.ParentSnapshotId) {
+        $current = "$($machine.ParentSnapshotId)"
+    }
+    return @{
+        machine = Format-Machine $machine
+        secure_boot = Get-SecureBoot $machine
+        has_templates = Test-Command 'Set-VMFirmware' 'SecureBootTemplate'
+        current = $current
+        merging = Test-Merging $machine
+        drives = @(Get-VMHardDiskDrive -VM $machine | ForEach-Object { Format-Drive $_ })
+        cards = @(Get-VMNetworkAdapter -VM $machine | ForEach-Object { Format-Card $_ })
+        checkpoints = @(Get-VMSnapshot -VM $machine | ForEach-Object { Format-Checkpoint $_ })
+    }
+}
+
+# The template of Secure Boot of a VM; null where it is off, or the VM has none. The first release had one template.
+function Get-SecureBoot {
+    param($Machine)
+    if ([int]$Machine.Generation -ne 2) {
+        return $null
+    }
+    if (Test-Command 'Get-VMFirmware') {
+        $firmware = Get-VMFirmware -VM $Machine
+        if ("$($firmware.SecureBoot)" -eq 'On') {
+            if ($firmware.SecureBootTemplate) {
+                return $firmware.SecureBootTemplate
+            }
+            return 'MicrosoftWindows'
+        }
+    }
+    return $null
+}
+
+# The status is told in the host's language, and the enumeration in none.
+function Test-Merging {
+    param($Machine)
+    return @($Machine.OperationalStatus | Where-Object { "$_" -eq 'MergingDisks' }).Count -gt 0
+}
+
+function Start-Machine {
+    param($Arguments)
+    $machine = Find-Machine $Arguments.id
+    if (Test-Merging $machine) {
+        Stop-Operation 'busy' "the host still merges disks of $($machine.Name)" 'try again when that is done'
+    }
+    if ("$($machine.State)" -ne 'Running') {
+        Start-VM -VM $machine
+    }
+    return @{}
+}
+
+function Stop-Machine {
+    param($Arguments)
+    $machine = @(Get-VM | Where-Object { "$($_.Id)" -eq $Arguments.id })
+    if ($machine.Count -gt 0 -and "$($machine[0].State)" -ne 'Off') {
+        Stop-VM -VM $machine[0] -TurnOff -Force
+    }
+    return @{}
+}
