@@ -78,6 +78,7 @@ def remove(host: Host, snapshot: Snapshot) -> None:
     machine = snapshot._machine
     before = set(Chains(host, machine).parents())
     machine._snapshots.remove(snapshot)
+    machine._left |= {host.locate(drive.path) for drive in snapshot._settings.drives}
     for each in machine._snapshots:
         if each._parent is snapshot:
             each._parent = snapshot._parent

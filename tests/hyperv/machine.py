@@ -172,6 +172,7 @@ class Machine(Shown):
         self._parent: Snapshot | None = None
         self._holds: list[Hold] = []
         self._merging = False
+        self._left: set[Path] = set()  # files that removed checkpoints had
         self._ran = False
         self._guest: Guest | None = None
         self.name = name

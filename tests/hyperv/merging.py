@@ -1,8 +1,11 @@
 """Merging of files that no checkpoint names any more, in the background, as VMMS does it.
 
 Removing a checkpoint returns at once; its file stays until what stands on it was merged into it (learn.microsoft.com,
-"Using checkpoints to revert virtual machines"). While a VM runs its merges wait, and begin anew after it: to start the
-VM cancels the merge (Ben Armstrong, Virtual PC Guy's blog, 2009).
+"Using checkpoints to revert virtual machines"). That is all that a VM's merges are of: what its own checkpoints left
+("How to merge checkpoints that have multiple differencing disks"). A differencing disk that somebody made for another
+VM, with New-VHD, is left to Merge-VHD, and what it stands on is not its VM's to change; no page says that in so many
+words, and VMs that share a parent couldn't be without it. While a VM runs its merges wait, and begin anew after it: to
+start the VM cancels the merge (Ben Armstrong, Virtual PC Guy's blog, 2009).
 """
 
 from __future__ import annotations
@@ -64,11 +67,11 @@ class Chains:
         return found
 
     def redundant(self) -> Iterator[tuple[Path, Path]]:
-        """Yield (upper, lower): files that nothing names, and the only one that stands on each."""
-        parents, needed = self.parents(), self.needed()
-        for lower in parents:
+        """Yield (upper, lower): what removed checkpoints left, and the only file that stands on each."""
+        parents = self.parents()
+        for lower in sorted(self._machine._left - self.needed()):
             above = [each for each, parent in parents.items() if parent == lower]
-            if lower not in needed and len(above) == 1:
+            if lower in parents and len(above) == 1:
                 yield above[0], lower
 
     def unneeded(self, before: set[Path]) -> list[Path]:

@@ -89,6 +89,29 @@ def test_a_merge_is_cancelled_by_a_start_and_by_a_power_cut(host: Host) -> None:
     assert [host.guest_read(machine, 0, 2 * number * MiB, 1) for number in range(4)] == [b"\1", b"\2", b"\3", b"\4"]
 
 
+def test_a_vm_that_stands_on_anothers_checkpoint_merges_nothing(host: Host) -> None:
+    """Its chain is the other's: both keep their files when it is turned off, and after a start of the host."""
+    run(host, MAKE)
+    run(host, "foreach ($number in 1, 2) { Checkpoint-VM -Name web -SnapshotName V$number }")
+    told = run(host, PATHS)
+    run(
+        host,
+        f"""
+$vm = New-VM -Name test -Path 'D:\\standby' -MemoryStartupBytes 512MB -Generation 2 -NoVHD
+New-VHD -Path 'D:\\standby\\test\\disk.vhdx' -ParentPath '{told["points"][1]}' -Differencing | Out-Null
+Add-VMHardDiskDrive -VM $vm -ControllerType SCSI -Path 'D:\\standby\\test\\disk.vhdx'
+Start-VM -Name test
+Stop-VM -Name test -TurnOff -Force
+""",
+    )
+    assert run(host, '@{ of = "$((Get-VM -Name test).OperationalStatus)" } | ConvertTo-Json') == {"of": "Ok"}
+    host.stop()
+    host.start()
+    assert run(host, PATHS) == told
+    for path in ("D:\\standby\\test\\disk.vhdx", told["leaf"], *told["points"]):
+        host.check_chain(host.locate(path))
+
+
 def test_a_torn_file_is_refused(host: Host) -> None:
     run(host, MAKE)
     path = host.locate("D:\\standby\\web\\disk.vhdx")
