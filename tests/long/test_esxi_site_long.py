@@ -120,5 +120,6 @@ def test_a_disk_that_grew_has_a_new_chain_and_the_older_points_keep_theirs(site:
     assert (first.size_bytes, second.size_bytes) == (SIZE, SIZE + 4 * MiB)
     # A delta above the first point's file would have six digits.
     assert re.search(r"-[0-9a-f]{12}\.vmdk$", second.identity)
+    assert len(site.fleet.rows("SELECT 1 FROM event WHERE kind = 'disk_grew'")) == 1
     site.protect()
     assert site.check() == 3

@@ -143,6 +143,9 @@ def test_a_disk_that_grew_goes_on_in_a_larger_layer(bench: Bench) -> None:
         said = subprocess.run(["qemu-img", "info", "--output=json", str(layer)], check=True, capture_output=True)
         sizes.append(json.loads(said.stdout)["virtual-size"])
     assert sizes == [SIZE, larger]
+    (told,) = bench.fleet.rows("SELECT text, details FROM event WHERE kind = 'disk_grew'")
+    assert told["details"] == {"disk": "system", "size_bytes": larger, "before_bytes": SIZE}
+    assert "older points keep the smaller disk" in told["text"]
     assert protected.wire_bytes(second) < 3 * GRAIN
     protected.remove()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -116,8 +117,21 @@ def _opened(connection: Connection, held: Claim, found: Point, layers: tuple[Lay
     if not transition.opened(connection, current, {layer.slot: layer.identity for layer in layers}, reason=reason):
         raise Fenced
     tell_ready(connection, current)
-    for disk in point.disks(connection, found.id):
+    disks = point.disks(connection, found.id)
+    if head is not None:
+        _tell_growth(connection, found, {disk.slot: disk.size_bytes for disk in head.disks}, disks)
+    for disk in disks:
         outbox.task(connection, found.pool, "replicate", disk.id, delay=1.0)
+
+
+def _tell_growth(connection: Connection, found: Point, before: Mapping[str, int], disks: Sequence[PointDisk]) -> None:
+    """Say of each disk that is larger at the source than in the head that points differ from now on."""
+    for disk in disks:
+        size = before.get(disk.slot, disk.size_bytes)
+        if disk.size_bytes > size:
+            text = f"disk {disk.slot} grew from {size} to {disk.size_bytes} bytes; older points keep the smaller disk"
+            details = {"disk": disk.slot, "size_bytes": disk.size_bytes, "before_bytes": size}
+            event.of_point(connection, found, "disk_grew", text, actor="worker", details=details)
 
 
 def tell_ready(connection: Connection, found: Point) -> None:
