@@ -186,7 +186,9 @@ def killed_worker(made: Composed, sources: Path, rng: random.Random) -> None:
     """With three workers the one that copies a disk is killed: the others go on, and the point is whole."""
     workers = [name for name in made.containers() if "_worker-kvm_" in name]
     assert len(workers) == 3, workers
-    made.wait_for(lambda: len(made.samples('up{job="bootpoint-worker"} == 1')) == 3, "three workers to be scraped")
+    served = [name for name in made.containers() if "_worker-" in name or "_scheduler_" in name]
+    scraped = 'up{job="bootpoint-worker"} == 1'
+    made.wait_for(lambda: len(made.samples(scraped)) == len(served), "every worker and the scheduler to be scraped")
     write_random(sources / "erp-db/disk.raw", rng, FULL // GRAIN)
     begun = made.cli("job", "run", "erp-db")
 

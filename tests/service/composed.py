@@ -38,10 +38,6 @@ WITHOUT_GRAFANA = "services: { grafana: { profiles: [unreachable] } }\n"
 SOON = {r"> 300\b": "> 15", r"\bfor: \d+m": "for: 2s", r"evaluation_interval: \d+s": "evaluation_interval: 2s",
         r"scrape_interval: \d+s": "scrape_interval: 2s"}  # fmt: skip
 
-#: Pools that nobody serves. Podman's DNS (aardvark 1.4) answers one question at a time, and asks others for what it
-#: doesn't know; where nobody answers it, all names are unknown for seconds.
-UNSERVED = ", worker-hyperv"
-
 #: What a shell keeps for later blocks: variables and functions.
 _KEPT = re.compile(r"^[A-Z_]+=\S*$|^function \w+ \{ .* \}$|^function \w+ \{ #(?:.|\n)*?^\}$", re.MULTILINE)
 
@@ -166,7 +162,7 @@ def composed(engine: Engine, given: dict[str, str], address: str) -> Iterator[Co
         copy_checkout(directory)
         (directory / "docker-compose.override.yml").write_text(WITHOUT_GRAFANA)
         for path in (directory / "ops/prometheus").glob("*.yml"):
-            text = path.read_text().replace(UNSERVED, "")
+            text = path.read_text()
             for long, short in SOON.items():
                 text = re.sub(long, short, text)
             path.write_text(text)
