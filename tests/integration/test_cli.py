@@ -327,6 +327,11 @@ def test_the_views_have_the_keys_of_the_contract(database: str, view: str, keys:
     assert [column.name for column in columns or ()] == keys.split()
 
 
+def test_a_nodes_wrong_fingerprint_is_said_of_its_own_option(site: Call) -> None:
+    said = error_of(site("host", "set", "hv1", "--node", "hv2=4F:0A", "-o", "json"))
+    assert (said["code"], said["key"], said["value"]) == ("spec_invalid", "--node", "4F:0A")
+
+
 #: A command that is interrupted while a library warns, as psycopg does of a transaction that is cut off.
 INTERRUPTED = """
 import logging, sys

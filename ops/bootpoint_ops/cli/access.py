@@ -151,7 +151,7 @@ def _nodes(context: click.Context, parameter: click.Parameter, given: tuple[str,
         name, _, fingerprint = each.partition("=")
         if not name or not fingerprint:
             raise click.BadParameter(f"{each!r} is not NAME=FINGERPRINT", context, parameter)
-        found[name.lower()] = normalised(fingerprint)
+        found[name.lower()] = normalised(fingerprint, key="--node")
     return found or None
 
 

@@ -38,12 +38,13 @@ def fingerprint_of(certificate: bytes, algorithm: str = "sha256") -> str:
     return hashlib.new(algorithm, certificate).digest().hex(":").upper()
 
 
-def normalised(fingerprint: str) -> str:
+def normalised(fingerprint: str, *, key: str = "--fingerprint") -> str:
     """Return a fingerprint that somebody typed in the form that `fingerprint_of` gives.
 
     Args:
         fingerprint: SHA-256 or SHA-1 in hexadecimal digits, with or without colons or hyphens, and with or without the
             name of the algorithm before it.
+        key: The option that it was given by.
 
     Raises:
         UsageError: ``spec_invalid``: it is neither.
@@ -53,7 +54,7 @@ def normalised(fingerprint: str) -> str:
         raise error(
             Code.SPEC_INVALID,
             f"{fingerprint!r} is no fingerprint of a certificate",
-            key="--fingerprint",
+            key=key,
             value=fingerprint,
             hint="give SHA-256 or SHA-1 as `openssl x509 -noout -fingerprint -sha256` prints it: 4F:0A:…",
         )
