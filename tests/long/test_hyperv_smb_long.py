@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import socket
+import struct
 import threading
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from bootpoint_common.errors import Code
 from bootpoint_common.units import MiB
 from bootpoint_worker.smb import SmbFiles, session
+from bootpoint_worker.smb.file import SmbFile
 from tests.integration.hyperv.test_smb import access, files, folder, refused, write_in_any_order
 from tests.service.process import run
 from tests.service.samba import SambaServer
@@ -53,6 +55,42 @@ class Wire:
         self._listener.close()
 
 
+class Forger(Wire):
+    """Whoever sits between this machine and a host, and changes the host's answers of one command once it is armed.
+
+    Args:
+        server: The host.
+        command: Of SMB ([MS-SMB2] 2.2.1).
+        signed: Whether what it forges says that it is signed.
+    """
+
+    def __init__(self, server: SambaServer, command: int, *, signed: bool) -> None:
+        self.armed = False
+        self._command, self._signed = command, signed
+        super().__init__(server)
+
+    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
+        is_host = source.getpeername() == self._there
+        with contextlib.suppress(OSError):
+            stream = source.makefile("rb")
+            while length := stream.read(4):
+                message = bytearray(stream.read(int.from_bytes(length)))
+                if self.armed and is_host:
+                    self._forge(message)
+                sink.sendall(length + message)
+            sink.shutdown(socket.SHUT_WR)
+
+    def _forge(self, message: bytearray) -> None:
+        """Change the last byte of an answer, and its signature ([MS-SMB2] 2.2.1.2) where it isn't encrypted."""
+        command, _, flags = struct.unpack_from("<HHI", message, 12)
+        if message.startswith(b"\xfdSMB"):
+            message[-1] ^= 0xFF
+        elif command == self._command:
+            struct.pack_into("<I", message, 16, flags if self._signed else flags & ~0x8)
+            message[48:64] = bytes(16)
+            message[-1] ^= 0xFF
+
+
 def test_administrative_shares_that_are_off(files: SmbFiles) -> None:
     with refused(Code.HOST_UNSUPPORTED, "X$", "AutoShareServer"):
         files.list("X:\\")
@@ -85,6 +123,28 @@ def test_who_listens_on_the_way_reads_nothing(samba_server: SambaServer, folder:
     files.close()
     wire.close()
     assert (secret in wire.heard) is not encrypted
+
+
+@pytest.mark.parametrize(("encrypted", "signed"), [(True, True), (False, True), (False, False)])
+def test_a_forged_answer_is_no_answer(
+    samba_server: SambaServer, folder: Path, *, encrypted: bool, signed: bool
+) -> None:
+    """No write is taken for done, and nothing for what was read, whether the forger calls it signed or not."""
+    path = f"D:\\{folder.name}\\leaf.avhdx"
+    (folder / "leaf.avhdx").write_bytes(b"what is there" * 100)
+    for command, use in ((0x0008, lambda file: file.read_at(0, 1000)), (0x0009, _write)):
+        wire = Forger(samba_server, command, signed=signed)
+        forged = SmbFiles(access(samba_server, port=wire.port, encrypted=encrypted))
+        with contextlib.closing(forged.open(path, writable=True)) as file, refused(Code.HOST_UNREACHABLE, path):
+            wire.armed = True
+            use(file)
+        forged.close()
+        wire.close()
+
+
+def _write(file: SmbFile) -> None:
+    file.write_at(0, b"new")
+    file.flush()
 
 
 def test_a_full_volume(samba_server: SambaServer, files: SmbFiles, folder: Path) -> None:

@@ -112,6 +112,7 @@ def mapped(host: str, what: str) -> Iterator[None]:
             ``host_unsupported`` where smbprotocol is missing, or the host lacks what is needed.
     """
     try:
+        from cryptography.exceptions import InvalidTag
         from smbprotocol import exceptions
     except ImportError as exc:
         raise error(Code.HOST_UNSUPPORTED, "SMB needs smbprotocol: pip install 'bootpoint[hyperv]'", host=host) from exc
@@ -129,6 +130,8 @@ def mapped(host: str, what: str) -> Iterator[None]:
         raise error(Code.HOST_UNSUPPORTED, text, host=host) from exc
     except exceptions.SMBConnectionClosed as exc:
         raise unreachable(host, f"can't {what}: the connection was cut") from exc
+    except InvalidTag as exc:
+        raise unreachable(host, f"can't {what}: an answer was changed on the way") from exc
     except (exceptions.SMBException, OSError, EOFError) as exc:
         raise unreachable(host, f"can't {what}: {exc}") from exc
 

@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.smb.answer import watch
 from bootpoint_worker.smb.fault import FIREWALL_HINT, mapped
 from bootpoint_worker.smb.path import share_of
 from bootpoint_worker.targets.host import unreachable
@@ -169,6 +170,7 @@ class SmbSession:
                 host=access.host,
                 hint="bootpoint needs Windows Server 2012 or later; Get-SmbServerConfiguration shows what it speaks",
             )
+        watch(connection)
         # smbprotocol has no setting for either; without them a host that lost its power is waited for for ever.
         connection._receive_timeout = SILENCE  # noqa: SLF001
         connection.transport._sock.setsockopt(  # noqa: SLF001
