@@ -72,17 +72,18 @@ class Pages:
         found = bytearray()
         for at, size in _within_pages(offset, length):
             within = at % PAGE_BYTES
-            found += self.at(at)[within : within + size]
+            found += memoryview(self.at(at))[within : within + size]
         return found
 
     def write(self, offset: int, data: bytes | bytearray) -> None:
         """Write bytes of one page, or of several, into the file at once."""
+        view = memoryview(data)
         for at, size in _within_pages(offset, len(data)):
             within = at % PAGE_BYTES
             if self.is_near(at, at + size):
-                self.at(at)[within : within + size] = data[at - offset : at - offset + size]
+                memoryview(self.at(at))[within : within + size] = view[at - offset : at - offset + size]
             self._blank.discard(at - within)
-        self._file.write_at(offset, bytes(data))
+        self._file.write_at(offset, view)
 
     def _hold(self, start: int, page: bytearray) -> None:
         """Keep a page as the one that was used last."""
