@@ -9,23 +9,12 @@ from random import Random
 
 import pytest
 
-from bootpoint_common.store.run import Run
 from bootpoint_common.units import MiB
 from bootpoint_worker.targets.certificate import fetch_fingerprint
 from tests.esxi.server import ADDRESS
 from tests.esxi.world import ROOT
-from tests.service.esxi_site import PATIENCE, EsxiSite, esxi_site
-
-#: Size of the disk; all of it changes with each run.
-SIZE = 8 * MiB
-
-#: Kilobytes a second that a run sends, so that it can be met in its midst.
-SLOWLY = {"nice": 0, "network_kb_per_second": [{"value": 1024}]}
-
-
-def rewrite(disk: Path, seed: int) -> None:
-    with disk.open("r+b" if disk.exists() else "wb") as file:
-        file.write(Random(seed).randbytes(SIZE))
+from tests.service.esxi_site import EsxiSite, esxi_site
+from tests.service.site import SIZE, SLOWLY, rewrite
 
 
 @pytest.fixture
@@ -37,26 +26,6 @@ def site(database: str, tmp_path: Path) -> Iterator[EsxiSite]:
         yield made
 
 
-def goes_on(site: EsxiSite) -> None:
-    """Do a run that succeeds, and compare all points."""
-    before = len(site.fleet.points(site.job))
-    rewrite(site.disk, 1 + len(site.copies))
-    site.protect()
-    assert site.check() == before + 1
-
-
-def in_its_midst(site: EsxiSite) -> Run:
-    """Begin a run, and return when a part of it is durable on the host."""
-    rewrite(site.disk, 1 + len(site.copies))
-    run = site.begin()
-    query = (
-        "SELECT 1 FROM boot_point p JOIN boot_point_disk d ON d.point_id = p.id"
-        " WHERE p.run_uid = %s AND d.watermark_bytes > 0"
-    )
-    site.fleet.wait_until(lambda: site.fleet.row(query, run.uid), PATIENCE)
-    return run
-
-
 def test_what_speaks_against_a_run_is_its_reason_and_gone_with_it(site: EsxiSite) -> None:
     world, shown = site.host.world, fetch_fingerprint(ADDRESS, site.host.port)
 
@@ -66,12 +35,12 @@ def test_what_speaks_against_a_run_is_its_reason_and_gone_with_it(site: EsxiSite
     assert site.refused()["reason"] == "host_key_changed"
     site.change(fingerprint=fetch_fingerprint(ADDRESS, site.host.port))
     assert fetch_fingerprint(ADDRESS, site.host.port) != shown
-    goes_on(site)
+    site.goes_on()
 
     site.change(secrets={"password": "wrong"})
     assert site.refused()["reason"] == "host_auth"
     site.change(secrets={"password": ROOT.password})
-    goes_on(site)
+    site.goes_on()
 
     world.trouble.free_licence = True
     assert site.refused()["reason"] == "host_licence"
@@ -86,7 +55,7 @@ def test_what_speaks_against_a_run_is_its_reason_and_gone_with_it(site: EsxiSite
         result(vm.PowerOnVM_Task())
         assert site.refused()["reason"] in ("standby_running", "drift")
         result(vm.PowerOffVM_Task())
-    goes_on(site)
+    site.goes_on()
 
 
 @pytest.mark.parametrize(
@@ -98,14 +67,11 @@ def test_what_speaks_against_a_run_is_its_reason_and_gone_with_it(site: EsxiSite
     ],
 )
 def test_a_blow_in_mid_run_costs_that_run_at_most(site: EsxiSite, strike: Callable[[EsxiSite], object]) -> None:
-    run = in_its_midst(site)
+    run = site.in_its_midst()
     strike(site)
-    ended = site.fleet.wait_until(
-        lambda: site.fleet.row("SELECT * FROM run WHERE uid = %s AND state NOT IN ('waiting', 'running')", run.uid),
-        PATIENCE,
-    )
+    ended = site.ended(run)
     assert site.check() == (2 if ended["state"] == "succeeded" else 1)
-    goes_on(site)
+    site.goes_on()
 
 
 def test_a_disk_that_grew_has_a_new_chain_and_the_older_points_keep_theirs(site: EsxiSite) -> None:

@@ -1,4 +1,4 @@
-"""A machine kept on an ESXi host: every boot point, read through its snapshot as a restore would, is booted by QEMU.
+"""A machine kept on an ESXi or a Hyper-V host: every boot point, read from the host's files, is booted by QEMU.
 
 It shows the marker that the source had at its instant. Retention consolidates the oldest point meanwhile, and a revert
 is undone by the next run.
@@ -6,6 +6,8 @@ is undone by the next run.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,10 @@ import pytest
 from bootpoint_ops import guest_disk
 from tests.service.boot import greeting, running, wait_for_text
 from tests.service.component import need
-from tests.service.esxi_site import PATIENCE, esxi_site
+from tests.service.esxi_site import esxi_site
+from tests.service.hyperv_site import hyperv_site
 from tests.service.process import wait_for
+from tests.service.site import PATIENCE, Site
 
 #: Runs: the first copies the disk, the others bring increments.
 RUNS = 4
@@ -24,11 +28,14 @@ POINTS = 3
 
 
 @pytest.mark.timeout(1500)
-def test_every_boot_point_boots_and_shows_its_instant(database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("opened", [pytest.param(esxi_site, id="esxi"), pytest.param(hyperv_site, id="hyperv")])
+def test_every_boot_point_boots_and_shows_its_instant(
+    database: str, tmp_path: Path, opened: Callable[..., AbstractContextManager[Site]]
+) -> None:
     need("root", "qemu")
     disk, found = tmp_path / "system.raw", tmp_path / "found.raw"
     guest_disk.build(disk, marker="generation-0", size_bytes=guest_disk.SMALLEST)
-    with esxi_site(database, tmp_path, disk, points=POINTS) as site:
+    with opened(database, tmp_path, disk, points=POINTS) as site:
         for number in range(RUNS):
             guest_disk.set_marker(disk, f"generation-{number}")
             site.protect()
@@ -39,7 +46,7 @@ def test_every_boot_point_boots_and_shows_its_instant(database: str, tmp_path: P
         assert site.check() == POINTS
         points = site.fleet.points(site.job)
         for number, point in enumerate(points, start=RUNS - POINTS):
-            site.read(point.id, found)
+            site.flatten(point, found)
             log, wanted = tmp_path / f"serial-{number}.log", greeting(f"generation-{number}")
             with running(found, log):
                 assert wait_for_text(log, wanted, "Kernel panic") == wanted
