@@ -7,10 +7,11 @@ ROOT := $(if $(filter 0,$(shell id -u)),,sudo -E)
 BIN := .venv/bin
 export PYTHONDONTWRITEBYTECODE := 1
 
-quick := $(wildcard tests/unit tests/contract tests/integration tests/system)
+# The longest files first: whoever is done early finds short ones at the end.
+quick := $(wildcard tests/system tests/integration tests/contract tests/unit)
 long := $(wildcard tests/long)
 # Two at a time: half of a test's time is waiting. The tests of a file stay together, and share what they start.
-pytest = $(ROOT) $(BIN)/pytest --numprocesses=2 --dist=loadfile $(PYTEST_ARGS)
+pytest = $(ROOT) $(BIN)/pytest --numprocesses=2 --dist=loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 .PHONY: help setup demo lint types format test test-all mutants bench package docs boards clean
 
