@@ -18,8 +18,10 @@ import pika
 from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from dramatiq.brokers.stub import StubBroker
 from dramatiq.middleware import Middleware, ShutdownNotifications, TimeLimit
+from pika.exceptions import AMQPError
 
 from bootpoint_common.store.outbox import Task
+from bootpoint_common.stream.carrier import CarrierLost
 from bootpoint_common.stream.rabbit_access import encrypted
 from bootpoint_common.tls import NOTHING_OF_OURS, Trust
 
@@ -133,6 +135,25 @@ def _bound(work: Callable[[Context, UUID], None], context: Context, kind: str) -
 
 def _traced(context: Context, kind: str, subject: UUID) -> AbstractContextManager[None]:
     return nullcontext() if context.traces is None else context.traces.task(context.database, kind, subject)
+
+
+def connect(broker: dramatiq.Broker) -> None:
+    """Have this thread's connection to RabbitMQ open for `sender`: made, or made anew where it was lost meanwhile.
+
+    Raises:
+        CarrierLost: The broker isn't reachable.
+    """
+    if not isinstance(broker, RabbitmqBroker):
+        return
+    try:
+        try:
+            # It reads what has come since: that the broker ended the connection, and its heartbeats.
+            broker.connection.process_data_events(time_limit=0)
+        except AMQPError:
+            del broker.connection
+        _ = broker.channel
+    except AMQPError as exc:
+        raise CarrierLost(f"the broker isn't reachable: {exc!r}") from exc
 
 
 def sender(broker: dramatiq.Broker) -> Callable[[Task], None]:

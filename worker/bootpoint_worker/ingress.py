@@ -18,7 +18,7 @@ import psycopg
 
 from bootpoint_common import message
 from bootpoint_common.cipher import Direction, Reject
-from bootpoint_common.envelope import JOIN_KEY_ID, envelope_agent, open_envelope, open_join
+from bootpoint_common.envelope import JOIN_KEY_ID, Envelope, envelope_agent, open_envelope, open_join
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.machine import same_machine
 from bootpoint_common.metric import REPLAYED
@@ -78,19 +78,31 @@ class Ingress:
 
     def _take(self, name: str, body: bytes) -> None:
         with self._context.database.transaction() as connection:
-            found = agent.find(connection, name, lock=True)
-            keys = {} if found is None else found.keys(self._context.vault)
-            envelope = open_envelope(keys, Direction.TO_WORKER, message.control_route(name, self._pool), body)
-            if found is None:
-                raise error(Code.BUNDLE_REJECTED, f"there is no agent {name}", value=Reject.KEY)
-            content = _decode(envelope.body)
-            newest = envelope.counter > found.counter or envelope.incarnation != found.incarnation
-            is_hello = isinstance(content, message.Hello) and content.incarnation == envelope.incarnation
-            if not agent.accept(connection, found, envelope.incarnation, envelope.counter, is_hello=is_hello):
-                # Delivered twice, or by an incarnation that is gone: both happen without anybody's fault.
-                self._context.tally.refused(REPLAYED)
+            found, envelope, content = self._open(connection, name, body)
+            if not isinstance(content, message.Hello):
+                self._hear(connection, found, envelope, content)
                 return
-            self._dispatch(connection, found, envelope.incarnation, content, newest=newest)
+        # The answer to a hello needs the agent's queue, and a transaction must not wait for the broker to make it.
+        self._context.carrier.declare_agent(name)
+        with self._context.database.transaction() as connection:
+            self._hear(connection, *self._open(connection, name, body))
+
+    def _open(self, connection: Connection, name: str, body: bytes) -> tuple[Agent, Envelope, message.FromAgent]:
+        found = agent.find(connection, name, lock=True)
+        keys = {} if found is None else found.keys(self._context.vault)
+        envelope = open_envelope(keys, Direction.TO_WORKER, message.control_route(name, self._pool), body)
+        if found is None:
+            raise error(Code.BUNDLE_REJECTED, f"there is no agent {name}", value=Reject.KEY)
+        return found, envelope, _decode(envelope.body)
+
+    def _hear(self, connection: Connection, found: Agent, envelope: Envelope, content: message.FromAgent) -> None:
+        newest = envelope.counter > found.counter or envelope.incarnation != found.incarnation
+        is_hello = isinstance(content, message.Hello) and content.incarnation == envelope.incarnation
+        if not agent.accept(connection, found, envelope.incarnation, envelope.counter, is_hello=is_hello):
+            # Delivered twice, or by an incarnation that is gone: both happen without anybody's fault.
+            self._context.tally.refused(REPLAYED)
+            return
+        self._dispatch(connection, found, envelope.incarnation, content, newest=newest)
 
     def _dispatch(
         self, connection: Connection, found: Agent, incarnation: UUID, content: message.FromAgent, *, newest: bool
@@ -137,26 +149,15 @@ class Ingress:
         run(connection, "UPDATE agent SET version = %s WHERE id = %s", content.version, found.id)
         if newest:
             agent.in_hand(connection, found.id, [{"run": str(uid)} for uid in content.runs])
-        self._context.carrier.declare_agent(found.name)
         welcome = message.Welcome(incarnation=content.incarnation, now=present(connection))
         outbox.tell(connection, found.name, found.id, welcome)
 
     def _join(self, name: str, body: bytes) -> None:
         with self._context.database.transaction() as connection:
-            found = agent.find(connection, name, lock=True)
-            if found is None or found.join_secret is None:
-                raise error(Code.BUNDLE_REJECTED, f"agent {name} has no token to spend", value=Reject.KEY)
-            fresh = one(connection, "SELECT join_expires_at > now() AS fresh FROM agent WHERE id = %s", found.id)
-            if fresh is None or not fresh["fresh"]:
-                raise error(Code.BUNDLE_REJECTED, f"the token of agent {name} has expired", value=Reject.KEY)
-            secret = self._context.vault.decrypt(agent.join_purpose(name), found.join_secret)
-            _, inner = open_join(secret, message.control_route(name, self._pool), body)
-            try:
-                join = message.decode_join(inner)
-            except msgspec.MsgspecError as problem:
-                raise error(
-                    Code.BUNDLE_REJECTED, f"a join makes no sense: {problem}", value=Reject.MALFORMED
-                ) from problem
+            self._open_join(connection, name, body)
+        self._context.carrier.declare_agent(name)
+        with self._context.database.transaction() as connection:
+            found, join = self._open_join(connection, name, body)
             key = self._context.vault.encrypt(agent.key_purpose(name), join.key)
             agent.joined(connection, name, join.key_id, key, join.machine)
             event.record(
@@ -167,9 +168,22 @@ class Ingress:
                 agent=name,
                 details={"machine": join.machine},
             )
-            self._context.carrier.declare_agent(name)
             welcome = message.Welcome(incarnation=join.incarnation, now=present(connection))
             outbox.tell(connection, name, found.id, welcome)
+
+    def _open_join(self, connection: Connection, name: str, body: bytes) -> tuple[Agent, message.Join]:
+        found = agent.find(connection, name, lock=True)
+        if found is None or found.join_secret is None:
+            raise error(Code.BUNDLE_REJECTED, f"agent {name} has no token to spend", value=Reject.KEY)
+        fresh = one(connection, "SELECT join_expires_at > now() AS fresh FROM agent WHERE id = %s", found.id)
+        if fresh is None or not fresh["fresh"]:
+            raise error(Code.BUNDLE_REJECTED, f"the token of agent {name} has expired", value=Reject.KEY)
+        secret = self._context.vault.decrypt(agent.join_purpose(name), found.join_secret)
+        _, inner = open_join(secret, message.control_route(name, self._pool), body)
+        try:
+            return found, message.decode_join(inner)
+        except msgspec.MsgspecError as problem:
+            raise error(Code.BUNDLE_REJECTED, f"a join makes no sense: {problem}", value=Reject.MALFORMED) from problem
 
     def _refuse(self, sender: str, body: bytes, problem: BootpointError) -> None:
         reason = str(problem.value) if problem.code is Code.BUNDLE_REJECTED else str(problem.code)

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import dramatiq
 
@@ -69,7 +70,7 @@ class ControlLoops:
 
     def __init__(self, context: Context, broker: dramatiq.Broker, *, kind: str, pools: Sequence[str] = ()) -> None:
         self._context = context
-        self._send = actors.sender(broker)
+        self._send, self._connect = actors.sender(broker), partial(actors.connect, broker)
         self._stop = threading.Event()
         self._id, self._kind, self._pools = new_id(), kind, list(pools)
         self._blocked = False
@@ -125,7 +126,7 @@ class ControlLoops:
     def _relay(self, loop: Loop) -> None:
         with self._context.database.listen(_OUTBOX) as connection:
             while loop.goes_on():
-                while relay_once(self._context, self._send) and loop.goes_on():
+                while relay_once(self._context, self._send, self._connect) and loop.goes_on():
                     pass
                 for _ in connection.notifies(timeout=RELAY_SECONDS, stop_after=1):
                     pass

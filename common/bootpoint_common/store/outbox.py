@@ -9,7 +9,7 @@ from uuid import UUID
 from bootpoint_common import message
 from bootpoint_common.stream.carrier import Undeliverable
 
-from .database import Connection, Row, rows, run
+from .database import Connection, Row, one, rows, run
 
 #: Rows that a relay publishes in one transaction.
 BATCH = 50
@@ -59,6 +59,11 @@ def tell(connection: Connection, agent: str, subject: UUID | str, body: message.
         agent,
         message.encode(body),
     )
+
+
+def is_due(connection: Connection) -> bool:
+    """Tell whether something waits to be published now."""
+    return one(connection, "SELECT 1 FROM outbox WHERE not_before <= now() LIMIT 1") is not None
 
 
 def relay(connection: Connection, send_task: Callable[[Task], None], send_message: Callable[[str, bytes], None]) -> int:

@@ -203,6 +203,13 @@ class WorkerCarrier(Protocol):
             CarrierLost: No broker.
         """
 
+    def reach(self) -> None:
+        """Connect what `send` uses, unless it is: within a transaction nothing may wait for a connection to be made.
+
+        Raises:
+            CarrierLost: The broker isn't reachable.
+        """
+
     def send(self, agent: str, body: bytes) -> None:
         """Send one control message to an agent and return when the broker holds it.
 

@@ -161,6 +161,9 @@ class MemoryWorkerCarrier(_Carrier):
     def events(self, prefetch: int) -> None:
         """Say that nobody else reaches this broker: it is this process."""
 
+    def reach(self) -> None:
+        """Do nothing: memory is always within reach."""
+
     def send(self, agent: str, body: bytes) -> None:
         """Send one control message to an agent.
 

@@ -198,6 +198,15 @@ class RabbitWorkerCarrier:
         self.declare_events()
         return self._consume(EVENT_QUEUE, prefetch)
 
+    def reach(self) -> None:
+        """Connect what `send` uses, unless it is.
+
+        Raises:
+            CarrierLost: The broker isn't reachable.
+        """
+        with self._sending:
+            self._publisher()
+
     def send(self, agent: str, body: bytes) -> None:
         """Send one control message to an agent and return when the broker holds it.
 
