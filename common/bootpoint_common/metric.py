@@ -161,7 +161,7 @@ GAUGES = (
         "outbox_lag_seconds", Unit.SECONDS,
         "Age of the oldest message that is due and not yet handed to the broker; 0 where there is none.",
     ),
-    _gauge("notices_pending", Unit.NUMBER, "Notices to people that are not yet sent.", _CHANNEL),
+    _gauge("notices_pending", Unit.NUMBER, "Notices to people that are due and not yet sent.", _CHANNEL),
     _gauge(
         "agent_last_seen_seconds", Unit.SECONDS,
         "Time since an agent was heard, which says something every 10 seconds; absent until it has joined, and once it"

@@ -249,8 +249,9 @@ def test_one_who_is_refused_keeps_nobody_else_from_being_told(newsroom: Newsroom
 
 
 def test_a_server_that_is_away_gets_everything_when_it_is_back(newsroom: Newsroom, box: MailBox) -> None:
-    newsroom.add_job("erp", notify={"mail": {"to": [OPS], "on": "failure"}})
-    numbers = [newsroom.fail("erp") for _ in range(2)]
+    for name in ("erp", "crm"):
+        newsroom.add_job(name, notify={"mail": {"to": [OPS], "on": "failure"}})
+    numbers = [newsroom.fail(name) for name in ("erp", "crm")]
     box.stop()
     post = newsroom.mail_post(box)
     assert post.round() == 2

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from psycopg.types.json import Jsonb
 
@@ -44,9 +45,12 @@ class Newsroom:
 
     # --- making
 
-    def add_job(self, name: str, **parts: dict[str, Any] | None) -> int:
-        """Make a job with a source, a host and a replica of its own; ``parts`` are tables of its file."""
-        host_id = self.fleet.add_host(f"host-of-{name}")
+    def add_job(self, name: str, *, host_id: UUID | None = None, **parts: dict[str, Any] | None) -> int:
+        """Make a job with a source and a replica of its own, on a host of its own or one that is there.
+
+        ``parts`` are tables of its file.
+        """
+        host_id = host_id or self.fleet.add_host(f"host-of-{name}")
         with self.database.transaction() as connection:
             agents.enroll(connection, name, "fake", b"")
         self.jobs[name] = self.fleet.add_job(name, name, {"system": self.directory / name}, host_id)

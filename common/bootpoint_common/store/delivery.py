@@ -12,6 +12,8 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
+from psycopg.types.json import Jsonb
+
 from .database import Connection, Row, one, rows, run
 from .notice import Channel
 
@@ -52,6 +54,9 @@ class Notice:
 def claim(connection: Connection, channel: Channel, *, without: Sequence[str] = ()) -> Notice | None:
     """Take a notice that is due and in nobody's hands, the one that waits longest first.
 
+    A letter takes along what else is to be told the same reader about the same thing, before it is sent for the first
+    time: later it stays as it is.
+
     Args:
         connection: A transaction; it must be committed before the notice is sent.
         channel: Which ones.
@@ -61,14 +66,39 @@ def claim(connection: Connection, channel: Channel, *, without: Sequence[str] = 
         connection,
         "UPDATE notification SET attempts = attempts + 1, held_until = now() + make_interval(secs => %s)"
         " WHERE id = (SELECT id FROM notification WHERE channel = %s AND state = 'waiting' AND not_before <= now()"
-        " AND (held_until IS NULL OR held_until < now()) AND address <> ALL(%s::text[])"
+        " AND told_in IS NULL AND (held_until IS NULL OR held_until < now()) AND address <> ALL(%s::text[])"
         " ORDER BY not_before, id LIMIT 1 FOR UPDATE SKIP LOCKED)"
         " RETURNING *, extract(epoch FROM now() - created_at)::double precision AS age",
         *(HOLD_SECONDS, str(channel), list(without)),
     )
     if row is None:
         return None
+    if row["about"] is not None and row["attempts"] == 1:
+        row["facts"] = _gather(connection, row)
     return Notice(**{name: row[name] for name in Notice.__slots__ if name != "channel"}, channel=channel)
+
+
+def _gather(connection: Connection, row: Row) -> dict[str, Any]:
+    """Let a letter tell of others too; returns its facts."""
+    others = rows(
+        connection,
+        "UPDATE notification SET told_in = %s WHERE id IN (SELECT id FROM notification"
+        " WHERE address = %s AND about = %s AND state = 'waiting' AND attempts = 0 AND told_in IS NULL"
+        " AND NOT facts ? 'others' FOR UPDATE SKIP LOCKED)"
+        " RETURNING id, job, run, facts->>'at' AS at, facts#>>'{event,text}' AS text",
+        *(row["id"], row["address"], row["about"]),
+    )
+    facts: dict[str, Any] = row["facts"]
+    if others:
+        told = [{name: other[name] for name in ("job", "run", "at", "text")} for other in sorted(others, key=_by_id)]
+        facts |= {"about": row["about"], "others": [*facts.get("others", []), *told]}
+        run(connection, "UPDATE notification SET facts = %s WHERE id = %s", Jsonb(facts), row["id"])
+    return facts
+
+
+def _by_id(row: Row) -> UUID:
+    found: UUID = row["id"]
+    return found
 
 
 def sent(connection: Connection, found: Notice) -> None:
@@ -76,8 +106,8 @@ def sent(connection: Connection, found: Notice) -> None:
     _end(connection, found, "sent", None)
 
 
-def give_up(connection: Connection, found: Notice, problem: str) -> bool:
-    """Write that a notice won't be sent; returns False where somebody else has it by now."""
+def give_up(connection: Connection, found: Notice, problem: str) -> list[Row]:
+    """Write that a notice won't be sent; returns what isn't told; nothing where somebody else has it."""
     return _end(connection, found, "failed", problem)
 
 
@@ -96,9 +126,11 @@ def put_back(connection: Connection, found: Notice, problem: str) -> None:
 _MINE = " WHERE id = %s AND attempts = %s AND state = 'waiting'"
 
 
-def _end(connection: Connection, found: Notice, state: str, problem: str | None) -> bool:
-    query = "UPDATE notification SET state = %s, problem = %s, ended_at = now(), held_until = NULL" + _MINE
-    return run(connection, query, state, problem, found.id, found.attempts) == 1
+def _end(connection: Connection, found: Notice, state: str, problem: str | None) -> list[Row]:
+    query = "UPDATE notification SET state = %s, problem = %s, ended_at = now(), held_until = NULL"
+    told = " RETURNING kind, job, run"
+    own = rows(connection, query + _MINE + told, state, problem, found.id, found.attempts)
+    return own and own + rows(connection, f"{query} WHERE told_in = %s{told}", state, problem, found.id)
 
 
 def _release(connection: Connection, found: Notice, problem: str, *, pause: float, attempts: int) -> None:
@@ -160,6 +192,6 @@ def pending(connection: Connection, older_than: float) -> list[Row]:
         "SELECT channel, count(*) AS waiting, min(created_at) AS since,"
         " (array_agg(problem ORDER BY created_at DESC) FILTER (WHERE problem IS NOT NULL))[1] AS problem"
         " FROM notification WHERE state = 'waiting' AND created_at < now() - make_interval(secs => %s)"
-        " GROUP BY channel ORDER BY channel",
+        " AND (attempts > 0 OR not_before <= now()) GROUP BY channel ORDER BY channel",
         older_than,
     )

@@ -91,7 +91,8 @@ _QUERIES: dict[str, str] = {
         SELECT coalesce(age_seconds(min(not_before)), 0) AS value FROM outbox WHERE not_before <= now()""",
     "notices_pending": """
         SELECT c AS channel, count(n.id) AS value FROM unnest(ARRAY['mail', 'webhook']) AS c
-        LEFT JOIN notification n ON n.channel = c AND n.state = 'waiting' GROUP BY c""",
+        LEFT JOIN notification n ON n.channel = c AND n.state = 'waiting' AND (n.attempts > 0 OR n.not_before <= now())
+        GROUP BY c""",
     "agent_last_seen_seconds": """
         SELECT name, age_seconds(last_seen_at) AS value FROM agent
         WHERE last_seen_at IS NOT NULL AND revoked_at IS NULL""",

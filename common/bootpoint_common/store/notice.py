@@ -9,6 +9,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -23,6 +24,30 @@ from .shown import jsonable
 
 #: Seconds within which the same alert about the same run is told once: several disks of it met the same.
 SAME_SECONDS = 3600.0
+
+#: Seconds for which letters to one reader about the same thing are gathered, once the first has gone: a host that is
+#: away lets the runs of all its jobs fail, one after the other, and again when they are retried.
+GATHER_SECONDS = 900.0
+
+#: Seconds after which such a letter is news again.
+_SAME_THING_SECONDS = 86400.0
+
+#: Failures whose cause is a host, whichever job meets them.
+_OF_HOSTS = frozenset(
+    {
+        Code.HOST_UNREACHABLE,
+        Code.HOST_AUTH,
+        Code.HOST_KEY_CHANGED,
+        Code.HOST_UNSUPPORTED,
+        Code.HOST_LICENCE,
+        Code.HOST_PERMISSION,
+        Code.HOST_FULL,
+        Code.CREDENTIALS_NOT_SAVED,
+    }
+)
+
+#: Alerts that many jobs have at the same time, for one reason.
+_OF_MANY = frozenset({"objective_broken", "objective_met"})
 
 #: Right side of every Message-ID: a name that no host has, for the left side is an id that no other machine makes.
 _MESSAGE_DOMAIN = "notice.bootpoint.invalid"
@@ -83,7 +108,15 @@ def run_ended(connection: Connection, number: int, spec: dict[str, Any] | None) 
         **_FACTS, "kind": kind, "at": shown["ended_at"], "job": shown["job"], "run": shown,
         "next_run_at": None if job is None else jsonable(job["next_run_at"]),
     }  # fmt: skip
-    _write(connection, readers, facts, number=number)
+    _write(connection, readers, facts, number=number, about=_host_failure(shown))
+
+
+def _host_failure(shown: dict[str, Any]) -> str | None:
+    """Return what a run's failure has in common with those of other jobs; None where the cause isn't a host."""
+    if shown["state"] != "failed" or shown["reason"] not in _OF_HOSTS:
+        return None
+    hosts = [target["host"] for target in shown["targets"] if target["reason"] in (None, shown["reason"])]
+    return f"{shown['reason']} on {', '.join(hosts)}"
 
 
 #: Which readers are told of what.
@@ -132,7 +165,8 @@ def alert(connection: Connection, job: str) -> None:
         *(job, news["kind"], news["run"], SAME_SECONDS),
     )
     already = {row["address"] for row in told}
-    _write(connection, [reader for reader in readers if reader.address not in already], _of_event(news))
+    fresh = [reader for reader in readers if reader.address not in already]
+    _write(connection, fresh, _of_event(news), about=news["kind"] if news["kind"] in _OF_MANY else None)
 
 
 def test(connection: Connection, spec: dict[str, Any]) -> list[UUID]:
@@ -167,19 +201,36 @@ def _readers(spec: dict[str, Any], outcome: NotifyOn) -> list[_Reader]:
 
 
 def _write(
-    connection: Connection, readers: Sequence[_Reader], facts: dict[str, Any], *, number: int | None = None
+    connection: Connection,
+    readers: Sequence[_Reader],
+    facts: dict[str, Any],
+    *,
+    number: int | None = None,
+    about: str | None = None,
 ) -> list[UUID]:
     ids = []
     event = facts["event"]
     for reader in readers:
         notice_id = new_id()
+        gathers = about if reader.channel is Channel.MAIL else None
         run(
             connection,
-            "INSERT INTO notification (id, channel, address, kind, job, run, message_id, facts, secret_file)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)",
+            "INSERT INTO notification (id, channel, address, kind, job, run, message_id, facts, secret_file, about,"
+            " not_before) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, coalesce(%s, now()))",
             *(notice_id, str(reader.channel), reader.address, facts["kind"], facts["job"]),
             *(number if event is None else event["run"], f"<{notice_id}@{_MESSAGE_DOMAIN}>", Jsonb(facts)),
-            reader.secret_file,
+            *(reader.secret_file, gathers, None if gathers is None else _gathered_at(connection, reader, gathers)),
         )
         ids.append(notice_id)
     return ids
+
+
+def _gathered_at(connection: Connection, reader: _Reader, about: str) -> datetime | None:
+    """Return when a letter goes with others about the same thing; None for at once, where it is the first."""
+    found: datetime | None = one_row(
+        connection,
+        "SELECT max(CASE WHEN not_before > now() THEN not_before ELSE not_before + make_interval(secs => %s) END) AS at"
+        " FROM notification WHERE address = %s AND about = %s AND created_at > now() - make_interval(secs => %s)",
+        *(GATHER_SECONDS, reader.address, about, _SAME_THING_SECONDS),
+    )["at"]
+    return found

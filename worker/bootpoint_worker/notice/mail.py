@@ -90,7 +90,7 @@ class Mail:
         letter["Message-ID"] = notice.message_id
         letter["Auto-Submitted"] = "auto-generated"  # no vacation notice answers it (RFC 3834)
         letter["X-Bootpoint-Kind"] = notice.kind
-        if notice.job is not None:
+        if notice.job is not None and "others" not in notice.facts:
             letter["X-Bootpoint-Job"] = notice.job
         # Not 8bit: no server has to take it. Not as it is: lines may be longer than the 998 characters of SMTP.
         letter.set_content(text, charset="utf-8", cte="quoted-printable")

@@ -100,8 +100,8 @@ class Post:
             if problem.elsewhere and found.age < delivery.GIVE_UP_SECONDS:
                 delivery.put_back(connection, found, problem.why)
             elif problem.final or found.kind == Kind.TEST or found.age >= delivery.GIVE_UP_SECONDS:
-                if delivery.give_up(connection, found, problem.why):
-                    note_failure(connection, found.kind, found.job, found.run, problem.why, actor=self._worker)
+                for row in delivery.give_up(connection, found, problem.why):
+                    note_failure(connection, row["kind"], row["job"], row["run"], problem.why, actor=self._worker)
             else:
                 delivery.later(connection, found, problem.why)
 

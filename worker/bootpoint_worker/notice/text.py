@@ -34,7 +34,7 @@ _log = logging.getLogger(__name__)
 _SUBJECT = 200
 
 #: What is tried at start, so that an error in a template is met there.
-NAMES = ("run.txt", "alert.txt", "digest.txt")
+NAMES = ("run.txt", "alert.txt", "together.txt", "digest.txt")
 
 
 class Texts:
@@ -71,7 +71,11 @@ class Texts:
 
         A template of the installation that fails with these facts is passed over: the news matters more than its words.
         """
-        name = "digest.txt" if kind == Kind.DIGEST else "run.txt" if facts["run"] else "alert.txt"
+        name = "run.txt" if facts["run"] else "alert.txt"
+        if kind == Kind.DIGEST:
+            name = "digest.txt"
+        elif "others" in facts:
+            name = "together.txt"
         values = {**facts, **_about(facts)}
         try:
             whole = self._environment.get_template(name).render(values)
