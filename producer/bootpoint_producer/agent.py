@@ -250,7 +250,7 @@ class Agent:
                 run.tell(heard)
                 return
         if isinstance(heard, message.Aborted):
-            self._board.note(heard.run, Step.FAILED, problem=heard.problem)
+            self._board.note(heard.run, Step.FAILED, job=heard.job, problem=heard.problem)
         if isinstance(heard, message.Committed):
             # The run ended without this agent: it was the last breath of an earlier start.
             self._state.adopt(heard.replica_id, heard.point_id)

@@ -173,12 +173,17 @@ class Committed(Message, frozen=True, kw_only=True, tag="committed"):
 
 
 class Aborted(Message, frozen=True, kw_only=True, tag="aborted"):
-    """The point is gone (or the run, where it never had one)."""
+    """The point is gone (or the run, where it never had one).
+
+    Attributes:
+        job: The run's job, where the agent may never have had the run in hand, and waits for one of that job.
+    """
 
     run: UUID
     replica_id: UUID | None
     point_id: UUID | None
     problem: Problem
+    job: str | None = None
 
 
 class Noted(Message, frozen=True, kw_only=True, tag="noted"):

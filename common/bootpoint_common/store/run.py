@@ -194,7 +194,9 @@ def end(
     for row in unfinished:
         give_up(connection, row["id"], problem)
     if not unfinished:
-        told = message.Aborted(run=run_uid, replica_id=None, point_id=None, problem=problem_message(problem))
+        told = message.Aborted(
+            run=run_uid, replica_id=None, point_id=None, problem=problem_message(problem), job=found.job_name
+        )
         outbox.tell(connection, found.agent, run_uid, told)
     settle(connection, run_uid)
     return True

@@ -118,6 +118,19 @@ def concern(
     )
 
 
+def serve(connection: Connection, job_id: int, run_uid: UUID) -> None:
+    """Note which run serves a job's newest event, which had none: one that waited for its turn, or was skipped."""
+    run(
+        connection,
+        "UPDATE source_event_job SET run_uid = %s WHERE job_id = %s AND run_uid IS NULL AND event_id ="
+        " (SELECT c.event_id FROM source_event_job c JOIN source_event e ON e.id = c.event_id WHERE c.job_id = %s"
+        " ORDER BY e.at DESC LIMIT 1)",
+        run_uid,
+        job_id,
+        job_id,
+    )
+
+
 def concerned(connection: Connection, event_id: UUID) -> list[Row]:
     """Return each job that wanted a run at an event: job, uid and id of its run, and the seconds until its deadline."""
     return rows(

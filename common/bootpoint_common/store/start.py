@@ -180,10 +180,10 @@ JOIN run r ON r.uid = w.uid JOIN agent a ON a.id = r.agent_id ORDER BY r.id
 """
 
 
-def skip(connection: Connection, skipped: Sequence[Skipped]) -> None:
-    """Write down runs that were due and are not made, each of them an event."""
+def skip(connection: Connection, skipped: Sequence[Skipped]) -> list[UUID]:
+    """Write down runs that were due and are not made, each of them an event; returns them in the same order."""
     if not skipped:
-        return
+        return []
     uids = [new_id() for _ in skipped]
     run(
         connection,
@@ -210,6 +210,7 @@ def skip(connection: Connection, skipped: Sequence[Skipped]) -> None:
         notice.missed(connection, missed)
     codes = Counter(str(each.code) for each in skipped)
     count.add(connection, {(RUNS, ("skipped", code)): number for code, number in codes.items()})
+    return uids
 
 
 def _json(details: dict[str, Any] | None) -> Jsonb | None:

@@ -11,11 +11,14 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
-from bootpoint_common.errors import Code
+from bootpoint_common import message
+from bootpoint_common.errors import Code, error
 from bootpoint_common.store import due as dues
-from bootpoint_common.store import event
-from bootpoint_common.store.database import Connection, Database, present, run
+from bootpoint_common.store import event, outbox, source_event
+from bootpoint_common.store import run as runs
+from bootpoint_common.store.database import Connection, Database, one_row, present, run
 from bootpoint_common.store.due import Due, Kind
 from bootpoint_common.store.start import Skipped, Wanted, skip, start
 
@@ -87,15 +90,20 @@ def _decided(found: Sequence[Due], at: datetime, chance: Callable[[], float]) ->
 
 def _carry_out(connection: Connection, decided: Sequence[tuple[Due, Decision]], now: datetime, origin: str) -> int:
     """Do what was decided; returns with how many rows it could be done."""
-    begun = set(start(connection, [_wanted(*each, origin) for each in decided if each[1].makes_run]))
+    begun = start(connection, [_wanted(*each, origin) for each in decided if each[1].makes_run])
     done: list[tuple[Due, Decision]] = []
     for due, decision in decided:
         if decision.makes_run and due.job_id not in begun:
             continue  # another run of the job came first, and this row is decided upon anew
         if decision.makes_run:
-            begun.remove(due.job_id)
+            uid = begun.pop(due.job_id)
+            if due.kind is Kind.EVENT:
+                source_event.serve(connection, due.job_id, uid)
         done.append((due, decision))
-    skip(connection, [_skipped(*each, now, origin) for each in done if each[1].skip is not None])
+    left_out = [_skipped(*each, now, origin) for each in done if each[1].skip is not None]
+    for uid, skipped in zip(skip(connection, left_out), left_out, strict=True):
+        if skipped.code is Code.DEADLINE:
+            _let_go(connection, uid, skipped)
     skip(connection, [_missed(due, decision.missed, now, origin) for due, decision in done if decision.missed])
     dues.move(connection, [(due, decision.next) for due, decision in done if decision.next is not None])
     dues.drop(connection, [due for due, decision in done if decision.next is None])
@@ -149,6 +157,18 @@ def _skipped(due: Due, decision: Decision, now: datetime, origin: str) -> Skippe
         message=message,
         details=_details(due, decision),
     )
+
+
+def _let_go(connection: Connection, uid: UUID, skipped: Skipped) -> None:
+    """Tell a machine that goes down that the run which it waits for doesn't begin any more."""
+    source_event.serve(connection, skipped.job_id, uid)
+    job = one_row(
+        connection, "SELECT j.name, a.name AS agent FROM job j JOIN agent a ON a.id = j.agent_id WHERE j.id = %s",
+        skipped.job_id,
+    )  # fmt: skip
+    problem = runs.problem_message(error(skipped.code, skipped.message, job=job["name"]))
+    told = message.Aborted(run=uid, replica_id=None, point_id=None, problem=problem, job=job["name"])
+    outbox.tell(connection, job["agent"], uid, told)
 
 
 def _missed(due: Due, streak: Streak | None, now: datetime, origin: str) -> Skipped:
