@@ -87,7 +87,7 @@ def plan(connection: Connection, spec: Spec, *, now: datetime | None = None) -> 
     problems += [_refused(spec, change) for change in changes if change.when is When.REFUSED]
     if problems:
         raise together(problems)
-    warnings = tuple(known.warnings(spec, now or datetime.now(UTC)))
+    warnings = (*known.warnings(spec, now or datetime.now(UTC)), *known.in_trash(connection, spec))
     if row is None:
         return Applied(
             job=spec.name, number=None, revision=1, result="created", changes=(), spec=spec, warnings=warnings

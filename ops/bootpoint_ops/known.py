@@ -14,6 +14,7 @@ from zoneinfo import ZoneInfo
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import Nic, Spec, Storage, Target
 from bootpoint_common.near import did_you_mean, nearest
+from bootpoint_common.store import trash
 from bootpoint_common.store.database import Connection, Row, one, rows
 from bootpoint_common.store.host import by_name
 from bootpoint_worker.preflight import require_login
@@ -79,6 +80,18 @@ def warnings(spec: Spec, now: datetime) -> Iterator[str]:
             yield f"schedule[{number}].once = {schedule.once.isoformat()} is over: no run comes of it"
         elif schedule.effective is not None and schedule.effective[1] <= here:
             yield f"schedule[{number}].effective ended at {schedule.effective[1].isoformat()}: no run comes of it"
+
+
+def in_trash(connection: Connection, spec: Spec) -> Iterator[str]:
+    """Yield which boot points a job that was deleted could take back, before a run makes others."""
+    for target in spec.targets:
+        found = trash.returnable(connection, spec.name, target.host)
+        if found is not None:
+            count = f"{found.points} boot point{'' if found.points == 1 else 's'}"
+            yield (
+                f"the trash of {target.host} holds {count} of a deleted job of this name:"
+                f" `bootpoint host rescan {target.host} --adopt` takes them back, but not after the first run"
+            )
 
 
 def _agent(connection: Connection, spec: Spec) -> Row | BootpointError:

@@ -46,6 +46,9 @@ def trash(context: Context, replica_id: UUID) -> None:
 
 def _step(context: Context, held: Claim, row: Deleted) -> None:
     with context.database.transaction() as connection:
+        # A host may have been away since its rest was over, and its job made again.
+        if row.state == "purging" and deleted.keep(connection, present(connection), row.id):
+            return
         on = host.get(connection, row.host_id)
     require_login(on)
     replica = from_json(row.definition)

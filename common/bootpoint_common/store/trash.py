@@ -3,6 +3,7 @@
 ::
 
     moving ──► resting ──► purging ──► gone
+                  │ ▲──────┘ its job was made again, and has no point of its own
                   └──► taken back
 
 What is wanted is written first, then done on the host, by whoever holds the row's claim.
@@ -21,7 +22,7 @@ from psycopg.types.json import Jsonb
 
 from bootpoint_common.errors import BootpointError
 
-from . import outbox
+from . import event, outbox
 from .database import Connection, Database, Row, one, rows, run
 from .job import ReplicaRow, forget
 
@@ -144,6 +145,55 @@ def note(connection: Connection, replica_id: UUID, problem: BootpointError) -> b
     return bool(before["code"] != str(problem.code))
 
 
+#: Whether a job of that name has its host as a target again and no boot point there: then what rests may be wanted.
+_WANTED = """
+EXISTS (SELECT 1 FROM replica y JOIN job j ON j.id = y.job_id WHERE j.name = t.job_name AND y.host_id = t.host_id
+    AND y.state <> 'detached'
+    AND NOT EXISTS (SELECT 1 FROM boot_point p WHERE p.replica_id = y.id AND p.state = 'committed'))
+"""
+
+
+def keep(connection: Connection, now: datetime, replica_id: UUID | None = None) -> int:
+    """Let replicas rest once more whose job was made again and could still take them back; returns how many.
+
+    Args:
+        connection: A transaction.
+        now: The instant, aware.
+        replica_id: One that is about to go; beside it those whose rest is over.
+    """
+    kept = rows(
+        connection,
+        "UPDATE trash t SET state = 'resting', purge_at = %s FROM host h WHERE h.id = t.host_id"
+        f" AND (t.id = %s OR (t.state = 'resting' AND t.purge_at <= %s)) AND {_WANTED}"
+        " RETURNING t.job_name, h.name AS host, t.definition->>'vm_name' AS vm",
+        now + REST,
+        replica_id,
+        now,
+    )
+    for row in kept:
+        text = (
+            f"{row['vm']} stays in the trash of {row['host']} until {now + REST:%Y-%m-%d %H:%M} UTC: job"
+            f" {row['job_name']} was applied again and has no boot point there;"
+            f" `bootpoint host rescan {row['host']} --adopt` takes it back"
+        )
+        event.record(connection, "trash_kept", text, actor="worker", job=row["job_name"], host=row["host"])
+    return len(kept)
+
+
+def returnable(connection: Connection, job: str, host: str) -> Deleted | None:
+    """Return the replica that a job could take back from a host's trash, the one that was deleted last; or None."""
+    row = one(
+        connection,
+        _DELETED + "WHERE t.job_name = %s AND h.name = %s AND t.state <> 'purging' AND NOT EXISTS (SELECT 1"
+        " FROM boot_point p JOIN replica y ON y.id = p.replica_id JOIN job j ON j.id = y.job_id"
+        " WHERE j.name = t.job_name AND y.host_id = t.host_id AND p.state = 'committed')"
+        " ORDER BY t.deleted_at DESC LIMIT 1",
+        job,
+        host,
+    )
+    return None if row is None else _deleted(row)
+
+
 def enqueue(connection: Connection, now: datetime, seconds: float) -> None:
     """Let go for good what has rested long enough, and find again what nobody has in hand.
 
@@ -152,6 +202,7 @@ def enqueue(connection: Connection, now: datetime, seconds: float) -> None:
         now: The instant, aware.
         seconds: Time after which a task that nobody took is sent once more.
     """
+    keep(connection, now)
     run(
         connection,
         "UPDATE trash SET state = 'purging', enqueued_at = NULL WHERE state = 'resting' AND purge_at <= %s",
