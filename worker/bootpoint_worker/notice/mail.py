@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import smtplib
+import socket
 import ssl
 from collections.abc import Iterator
 from email.headerregistry import Address
@@ -18,6 +19,7 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.notice import MailServer, NoticeSettings, Security
 from bootpoint_common.store.delivery import Notice
 
+from .deadline import Deadline
 from .text import Texts
 from .trust import tls_context
 from .undelivered import Undelivered
@@ -25,6 +27,13 @@ from .undelivered import Undelivered
 #: Seconds that the server may take for each answer. Standards allow minutes (RFC 5321, section 4.5.3.2); but a letter
 #: that isn't taken now is tried again, and others wait behind it.
 TIMEOUT = 10.0
+
+#: Seconds that a letter may take in all, with its session: ten answers, each of which would be just in time, took 100.
+LONGEST = 60.0
+
+
+#: What a server greets with (RFC 5321, section 4.2.3).
+_READY = 220
 
 
 class Mail:
@@ -34,9 +43,12 @@ class Mail:
         settings: The mail server and the sender.
         texts: What letters say.
         timeout: Seconds that the server may take for each answer.
+        longest: Seconds that a letter may take in all.
     """
 
-    def __init__(self, settings: NoticeSettings, texts: Texts, *, timeout: float = TIMEOUT) -> None:
+    def __init__(
+        self, settings: NoticeSettings, texts: Texts, *, timeout: float = TIMEOUT, longest: float = LONGEST
+    ) -> None:
         if settings.mail is None or settings.sender is None:
             raise ValueError("mail needs a server and a sender")
         self._server: MailServer = settings.mail
@@ -44,7 +56,8 @@ class Mail:
         self._settings = settings
         self._texts = texts
         self._timeout = timeout
-        self._session: smtplib.SMTP | None = None
+        self._longest = longest
+        self._session: _Session | None = None
 
     def check(self) -> None:
         """Look at everything that can be looked at without the server.
@@ -64,18 +77,23 @@ class Mail:
             Undelivered: The server did not take it, or did not say so.
         """
         letter = self.letter(notice)
-        # smtplib closes a session itself where the server says 421.
-        if self._session is None or self._session.sock is None:
-            with _away(f"mail server {self._server.host}:{self._server.port}"):
-                self._session = self._open()
-        with self._taken(notice.address):
-            self._session.send_message(letter)
+        with Deadline(self._longest) as deadline:
+            session = self._session
+            # smtplib closes a session itself where the server says 421.
+            if session is None or session.sock is None:
+                with _away(f"mail server {self._server.host}:{self._server.port}", deadline):
+                    session = self._session = self._open(deadline)
+            else:
+                session.hold(deadline)
+            with self._taken(notice.address, deadline):
+                session.send_message(letter)
 
     def close(self) -> None:
         """End the session, if there is one; may be called again."""
         session, self._session = self._session, None
         if session is not None:
-            with contextlib.suppress(OSError, smtplib.SMTPException):
+            with contextlib.suppress(OSError, smtplib.SMTPException), Deadline(self._timeout) as deadline:
+                session.hold(deadline)
                 session.quit()
             session.close()
 
@@ -96,14 +114,16 @@ class Mail:
         letter.set_content(text, charset="utf-8", cte="quoted-printable")
         return letter
 
-    def _open(self) -> smtplib.SMTP:
+    def _open(self, deadline: Deadline) -> _Session:
         server, context = self._server, tls_context(self._settings.authorities)
-        session: smtplib.SMTP
+        session: _Session
         if server.security is Security.TLS:
-            session = smtplib.SMTP_SSL(server.host, server.port, timeout=self._timeout, context=context)
+            session = _TlsSession(timeout=self._timeout, context=context)
         else:
-            session = smtplib.SMTP(server.host, server.port, timeout=self._timeout)
+            session = _Session(timeout=self._timeout)
+        session.deadline = deadline
         try:
+            session.reach(server.host, server.port)
             session.ehlo_or_helo_if_needed()
             if server.security is Security.STARTTLS:
                 session.starttls(context=context)
@@ -130,7 +150,7 @@ class Mail:
         return found
 
     @contextlib.contextmanager
-    def _taken(self, address: str) -> Iterator[None]:
+    def _taken(self, address: str, deadline: Deadline) -> Iterator[None]:
         """Say what became of a letter; a session in which something went wrong is not used again."""
         try:
             yield
@@ -147,11 +167,52 @@ class Mail:
             raise Undelivered(f"{address}: the server takes ASCII addresses only", final=True) from exc
         except (OSError, smtplib.SMTPException) as exc:
             self.close()
-            raise Undelivered(f"the server did not say that it took the letter: {_cause(exc)}") from exc
+            cause = deadline.why or _cause(exc)
+            raise Undelivered(f"the server did not say that it took the letter: {cause}") from exc
+
+
+class _Session(smtplib.SMTP):
+    """A session whose connection a deadline can end, from when it stands and before the server says a word."""
+
+    deadline: Deadline
+    _wire: socket.socket | None = None
+
+    def reach(self, host: str, port: int) -> None:
+        """Connect, and hear the greeting.
+
+        Raises:
+            SMTPConnectError: The server greets with a refusal.
+        """
+        self._host = host  # whose certificate TLS wants; smtplib knows it only where it connects at once
+        code, answer = self.connect(host, port)
+        if code != _READY:
+            raise smtplib.SMTPConnectError(code, answer)
+
+    def hold(self, deadline: Deadline) -> None:
+        """Put the connection under the deadline of another delivery."""
+        if self._wire is not None:
+            deadline.hold(self._wire)
+
+    def close(self) -> None:
+        """May be called twice."""
+        super().close()
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.close()
+
+    def _get_socket(self, host: str, port: int, timeout: float) -> socket.socket:
+        made: socket.socket = super()._get_socket(host, port, timeout)  # type: ignore[misc] # typeshed leaves it out
+        self._wire = made.dup()  # the socket of TLS has no copies
+        self.deadline.hold(made)
+        return made
+
+
+class _TlsSession(smtplib.SMTP_SSL, _Session):
+    """Likewise: `SMTP_SSL._get_socket` calls the one above for what is below TLS."""
 
 
 @contextlib.contextmanager
-def _away(server: str) -> Iterator[None]:
+def _away(server: str, deadline: Deadline) -> Iterator[None]:
     """Say that no session could be opened: everything that waits would fare alike."""
     try:
         yield
@@ -168,7 +229,7 @@ def _away(server: str) -> Iterator[None]:
         text = f"{server} can't be logged in to: user and password may have ASCII letters only"
         raise Undelivered(text, away=True) from exc
     except (OSError, smtplib.SMTPException) as exc:
-        raise Undelivered(f"{server} does not answer: {_cause(exc)}", away=True) from exc
+        raise Undelivered(f"{server} does not answer: {deadline.why or _cause(exc)}", away=True) from exc
 
 
 def _address(name: str, address: str) -> Address:

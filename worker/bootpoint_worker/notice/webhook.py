@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import hashlib
 import hmac
 import http.client
 import json
 import os
-import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 from urllib import request
 from urllib.parse import urlsplit
 
@@ -29,14 +26,14 @@ from bootpoint_common.errors import BootpointError
 from bootpoint_common.notice import NoticeSettings
 from bootpoint_common.store.delivery import Notice
 
+from .deadline import Deadline
 from .trust import tls_context
 from .undelivered import Undelivered
 
 #: Seconds that the other side may take to be reached, and for its answer.
 TIMEOUT = 10.0
 
-#: Seconds that a request may take in all. A timeout is of each wait for bytes: whoever sends one now and then would
-#: hold up all others for as long as it likes.
+#: Seconds that a request may take in all: others wait behind it.
 LONGEST = 30.0
 
 #: What a secret in the form of Standard Webhooks starts with; base64 follows.
@@ -49,7 +46,7 @@ class Webhook:
     Args:
         settings: Whose certificates are trusted.
         timeout: Seconds that the other side may take for each of its answers.
-        longest: Seconds that it may take in all, once it is reached.
+        longest: Seconds that it may take in all.
         clock: Seconds since 1970, for the time that is signed.
     """
 
@@ -82,7 +79,7 @@ class Webhook:
         """
         where = _origin(notice.address)
         asked = self._request(notice)
-        cut = _Cut(self._longest)
+        cut = Deadline(self._longest)
         try:
             opener = self._opener(cut)
         except BootpointError as exc:
@@ -119,7 +116,7 @@ class Webhook:
         except ValueError as exc:
             raise Undelivered(f"the URL can't be used: {exc}", final=True) from exc
 
-    def _opener(self, cut: _Cut) -> request.OpenerDirector:
+    def _opener(self, cut: Deadline) -> request.OpenerDirector:
         """Return what knows HTTP and HTTPS, and neither other schemes nor redirects."""
         opener = request.OpenerDirector()
         for handler in (
@@ -132,44 +129,10 @@ class Webhook:
         return opener
 
 
-class _Cut:
-    """Ends the connection of a request that takes too long in all; a context, for one request."""
-
-    def __init__(self, seconds: float) -> None:
-        self.why: str | None = None
-        self._seconds = seconds
-        self._held: list[socket.socket] = []
-        self._lock = threading.Lock()
-        self._timer = threading.Timer(seconds, self._end)
-        self._timer.daemon = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
-        with self._lock:
-            for held in self._held:
-                held.close()
-            self._held.clear()
-
-    def hold(self, made: socket.socket) -> None:
-        """Begin to count for a connection. Of its socket a copy is held: TLS takes the other one over."""
-        with self._lock:
-            self._held.append(made.dup())
-        self._timer.start()
-
-    def _end(self) -> None:
-        with self._lock, contextlib.suppress(OSError):
-            for held in self._held:
-                self.why = f"it took more than {self._seconds:g} s"
-                held.shutdown(socket.SHUT_RDWR)
-
-
 class _Connection(http.client.HTTPConnection):
-    """A connection whose time is counted from when it stands, before TLS says its first word."""
+    """A connection that the deadline holds from when it stands, before TLS says its first word."""
 
-    cut: _Cut
+    cut: Deadline
 
     def connect(self) -> None:
         super().connect()
@@ -181,7 +144,7 @@ class _TlsConnection(http.client.HTTPSConnection, _Connection):
 
 
 class _Handler(request.HTTPHandler):
-    def __init__(self, cut: _Cut) -> None:
+    def __init__(self, cut: Deadline) -> None:
         super().__init__()
         self._cut = cut
 
@@ -195,7 +158,7 @@ class _Handler(request.HTTPHandler):
 
 
 class _TlsHandler(request.HTTPSHandler):
-    def __init__(self, cut: _Cut, *, context: ssl.SSLContext) -> None:
+    def __init__(self, cut: Deadline, *, context: ssl.SSLContext) -> None:
         super().__init__(context=context)
         self._cut, self._tls = cut, context
 
