@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bootpoint_common.errors import BootpointError, Code
+from bootpoint_common.errors import Code
 from bootpoint_worker.targets.esxi.datastore import join, name_of, parent, split
 from bootpoint_worker.targets.esxi.vddk import Server
-from bootpoint_worker.targets.snapshots.journal import decode
 
 
 @pytest.mark.parametrize(
@@ -47,10 +46,3 @@ def test_a_datastore_path_is_split_and_joined() -> None:
     assert (parent(path), name_of(path)) == ("[my store] bootpoint/erp", "erp.vmdk")
     with pytest.raises(ValueError, match="no datastore path"):
         split("/vmfs/volumes/x")
-
-
-@pytest.mark.parametrize("data", [b"{", b'{"schema": 2}', b"{}"])
-def test_a_journal_of_another_kind_is_refused_and_not_rewritten(data: bytes) -> None:
-    with pytest.raises(BootpointError) as caught:
-        decode(data, host="esx1")
-    assert caught.value.code is Code.HOST_UNSUPPORTED

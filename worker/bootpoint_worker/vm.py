@@ -168,8 +168,7 @@ def _vm_start(context: Context, request: Request) -> dict[str, Any]:
     test_id = arguments.get("test_id")
     with _subject(context, request) as subject:
         point = start_point(subject.journal, arguments.get("point"), test_id)
-        vm = subject.replica.vm_name
-        subject.refer(point.point_id, ("test", f"{vm}-test-{test_id}") if test_id else ("standby", vm))
+        subject.refer(point.point_id, ("test" if test_id else "standby", subject.replica.machine_name(test_id)))
         try:
             started = subject.target.start(
                 subject.replica,

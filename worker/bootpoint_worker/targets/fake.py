@@ -121,7 +121,7 @@ class FakeTarget:
     def _journal(self, manifest: Manifest) -> Journal:
         vms = self._host.vms
         vm = vms.get(manifest.replica.vm_name)
-        tests = (vms.get(manifest.test_name(test_id)) for test_id in manifest.tests)
+        tests = (vms.get(manifest.replica.machine_name(test_id)) for test_id in manifest.tests)
         return manifest.journal(
             running=vm is not None and vm.state == "running",
             tested=any(test is not None and test.state == "running" for test in tests),

@@ -103,10 +103,6 @@ class Manifest:
             point_id = self.merged[point_id]
         return self.point(point_id)
 
-    def test_name(self, test_id: str) -> str:
-        """Return the name of a test VM."""
-        return f"{self.replica.vm_name}-test-{test_id}"
-
     def layer_names(self) -> set[str]:
         """Return the names of all layers that belong to the replica."""
         names = {disk.identity for point in self.points for disk in point.disks}

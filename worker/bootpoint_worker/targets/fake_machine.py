@@ -170,7 +170,7 @@ class Machine:
         for test_id, layers in ((None, manifest.scratch), *manifest.tests.items()):
             below = {self.layers[name].backing for name in layers.values()}
             points = {manifest.stands_on(layer.identity) for layer in below if layer is not None}
-            name = manifest.replica.vm_name if test_id is None else manifest.test_name(test_id)
+            name = manifest.replica.machine_name(test_id)
             held = manifest.held and test_id is None
             found += [Standing(point, name, test_id, held) for point in points if point is not None]
         return tuple(found)

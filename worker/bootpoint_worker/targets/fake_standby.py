@@ -131,7 +131,7 @@ def start_test(
     call: Call, manifest: Manifest, point: JournalPoint, request: StartRequest, test_id: str
 ) -> VirtualMachine:
     """Start a test VM, or return the one of that id."""
-    host, name = call.host, manifest.test_name(test_id)
+    host, name = call.host, manifest.replica.machine_name(test_id)
     with call.step("scratch"):
         vm = host.vms.get(name)
         if vm is not None and vm.replica_id != manifest.replica.replica_id:
@@ -161,7 +161,7 @@ def stop(call: Call, manifest: Manifest) -> None:
 def stop_test(call: Call, manifest: Manifest, test_id: str) -> None:
     """Stop a test VM, and remove its definition and its scratch layers."""
     with call.step("end"):
-        _undefine(call, manifest, manifest.test_name(test_id))
+        _undefine(call, manifest, manifest.replica.machine_name(test_id))
     with call.step("scratch"):
         for identity in manifest.tests.get(test_id, {}).values():
             call.host.layers.pop(identity, None)
@@ -171,7 +171,7 @@ def stop_test(call: Call, manifest: Manifest, test_id: str) -> None:
 
 def look(call: Call, manifest: Manifest, test_id: str) -> Sight:
     """Return what a test VM is to show at this look."""
-    vm = call.host.vms.get(manifest.test_name(test_id))
+    vm = call.host.vms.get(manifest.replica.machine_name(test_id))
     if vm is None or vm.replica_id != manifest.replica.replica_id:
         return Sight(state="absent")
     if vm.state != "running":
@@ -183,7 +183,7 @@ def look(call: Call, manifest: Manifest, test_id: str) -> Sight:
 
 def undefine_all(call: Call, manifest: Manifest) -> None:
     """Remove every VM of the replica; inside a step."""
-    for name in [manifest.replica.vm_name, *(manifest.test_name(test_id) for test_id in manifest.tests)]:
+    for name in [manifest.replica.vm_name, *(manifest.replica.machine_name(test_id) for test_id in manifest.tests)]:
         _undefine(call, manifest, name)
 
 

@@ -103,6 +103,10 @@ class Replica:
     nics: tuple[Nic, ...] = ()
     resource_pool: str = ""
 
+    def machine_name(self, test_id: str | None) -> str:
+        """Return the name of the standby VM, or of a test's."""
+        return self.vm_name if test_id is None else f"{self.vm_name}-test-{test_id}"
+
 
 def new_mac(prefix: str = MAC_PREFIX) -> str:
     """Make a MAC address that no other machine is likely to have.

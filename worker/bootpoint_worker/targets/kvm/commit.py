@@ -41,7 +41,7 @@ def commit_point(host: Host, replica: Replica, point: CommitPoint) -> JournalPoi
     host.step("commit:remake")
     remake(host, place, replica)
     host.step("commit:done")
-    return journal.describe_point(entry)
+    return entry.described()
 
 
 def _publish(host: Host, place: Place, replica: Replica, point: CommitPoint) -> journal.PointEntry:

@@ -70,10 +70,10 @@ def consolidate(host: Host, replica: Replica, point_id: UUID) -> JournalPoint:
             if merging is None:
                 heir = before.manifest.heir(point_id) if before.manifest.point(point_id) is None else None
                 if heir is not None:
-                    return journal.describe_point(heir)
+                    return heir.described()
                 before = _begin(host, place, before, point_id)
             into = before.manifest.consolidating.into if before.manifest.consolidating else point_id
-            return journal.describe_point(_point(host, _finish(host, place, before, deadline).manifest, into))
+            return _point(host, _finish(host, place, before, deadline).manifest, into).described()
 
     return place.retried(again)
 
@@ -195,10 +195,8 @@ def _finish(host: Host, place: Place, before: Snapshot, deadline: float) -> Snap
     host.step("consolidate:rename")
     write_runbook(host, place, before.manifest)
     merging = before.manifest.consolidating or merging
-    merged = journal.Merged(merging.point.point_id, merging.into)
-    after = msgspec.structs.replace(
-        before.manifest, consolidating=None, merged=(*before.manifest.merged, merged)[-journal.MERGED_KEPT :]
-    )
+    merged = before.manifest.merged_with(merging)
+    after = msgspec.structs.replace(before.manifest, consolidating=None, merged=merged)
     words = [word for file, heir in merging.left for word in (file, heir or "-", layer_id(file))]
     host.step("consolidate:clear")
     done = place.change("clear", before, after, *words, what=f"remove what {merging.point.name} left")

@@ -41,7 +41,7 @@ def _write(host: Host, place: Place, replica: Replica) -> None:
         return
     else:
         manifest, digest = msgspec.structs.replace(before.manifest, replica=replica), before.digest
-    data = journal.encode(manifest)
+    data = manifest.encoded()
     result = host.session.run(
         script.script("place"),
         host.storage_path(replica.storage),
@@ -172,7 +172,7 @@ def remove(host: Host, replica: Replica) -> None:
             manifest = before.manifest
             standby.refuse_running(host, manifest)
             for test in manifest.tests:
-                name = standby.machine_name(replica, test.test_id)
+                name = replica.machine_name(test.test_id)
                 standby.remove_machine(host, name, replica.replica_id)
             standby.remove_machine(host, replica.vm_name, replica.replica_id)
             host.step("remove:conversions")

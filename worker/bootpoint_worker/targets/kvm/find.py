@@ -25,7 +25,7 @@ def find_replicas(host: Host) -> list[FoundReplica]:
     for directory, snapshot in _journals(host, places):
         if snapshot.manifest.discarded_at is None:
             state, drift = standby.observe(host, snapshot)
-            described = journal.describe(snapshot.manifest, standby=state, drift=drift)
+            described = snapshot.manifest.described(standby=state, drift=drift)
             found.append(FoundReplica(directory, replica_from_journal(snapshot.manifest, directory), described))
     return found
 
@@ -37,7 +37,7 @@ def find_discarded(host: Host, known: Sequence[Replica]) -> list[FoundReplica]:
         at, folder = posixpath.split(posixpath.dirname(directory))
         if folder == TRASH and snapshot.manifest.discarded_at is not None:
             replica = replace(snapshot.manifest.replica, storage=at, folder="")
-            described = journal.describe(snapshot.manifest, standby="off", drift=None)
+            described = snapshot.manifest.described(standby="off", drift=None)
             found.append(FoundReplica(directory, replica, described))
     return found
 

@@ -25,27 +25,26 @@ from uuid import UUID
 
 import msgspec
 
-from bootpoint_common.errors import Code, error
-from bootpoint_worker.targets import journal as known
+from bootpoint_worker.targets import manifest
 from bootpoint_worker.targets.guest import Profile
-from bootpoint_worker.targets.layer import Layer
+from bootpoint_worker.targets.manifest import (
+    KeptLayer,
+    KeptMachine,
+    KeptManifest,
+    KeptOpening,
+    KeptPoint,
+    Merged,
+)
 from bootpoint_worker.targets.replica import Replica
-from bootpoint_worker.targets.standing import Standing
 
 #: Version of the manifest's form; a newer one is refused, never rewritten.
 SCHEMA = 1
-
-#: Aborted points that are remembered, so that a late writer is told that it was fenced.
-ABORTED_KEPT = 32
-
-#: Merged points that are remembered, so that a worker that comes again learns which point holds what it merged.
-MERGED_KEPT = 64
 
 #: Digest of a manifest that isn't there, as the scripts compare it.
 ABSENT = "absent"
 
 
-class LayerEntry(msgspec.Struct, frozen=True):
+class LayerEntry(KeptLayer, msgspec.Struct, frozen=True):
     """One disk's layer: of the open point, or of a committed one.
 
     Attributes:
@@ -65,7 +64,7 @@ class LayerEntry(msgspec.Struct, frozen=True):
     root: str = ""
 
 
-class PointEntry(msgspec.Struct, frozen=True):
+class PointEntry(KeptPoint, msgspec.Struct, frozen=True):
     """A committed point; fields as in `layer.CommitPoint`."""
 
     point_id: UUID
@@ -78,7 +77,7 @@ class PointEntry(msgspec.Struct, frozen=True):
     disks: tuple[LayerEntry, ...]
 
 
-class OpenEntry(msgspec.Struct, frozen=True):
+class OpenEntry(KeptOpening, msgspec.Struct, frozen=True):
     """The open point."""
 
     point_id: UUID
@@ -103,7 +102,7 @@ class ScratchEntry(msgspec.Struct, frozen=True):
     fresh_bytes: int = 0
 
 
-class Machine(msgspec.Struct, frozen=True):
+class Machine(KeptMachine, msgspec.Struct, frozen=True):
     """A VM and what it writes into: the standby, or a test.
 
     Attributes:
@@ -137,30 +136,19 @@ class Branch(msgspec.Struct, frozen=True):
     kept_at: datetime
 
 
-class Merging(msgspec.Struct, frozen=True):
-    """A point on its way into its successor; it isn't among the points any more, for it can't be started.
+class Merging(manifest.Merging[PointEntry], frozen=True):
+    """A point on its way into its successor: its files get the successor's content.
 
     Attributes:
-        point: The point that goes; its files get the successor's content.
-        into: The successor.
         settled: Whether the journal names the successor by its new files.
         left: Files that nothing needs once that is so, each with the one that reads alike, if there is one.
     """
 
-    point: PointEntry
-    into: UUID
     settled: bool = False
     left: tuple[tuple[str, str | None], ...] = ()
 
 
-class Merged(msgspec.Struct, frozen=True):
-    """A point that is gone, and the one that it was merged into."""
-
-    point_id: UUID
-    into: UUID
-
-
-class Manifest(msgspec.Struct, frozen=True):
+class Manifest(KeptManifest[PointEntry, Machine], msgspec.Struct, frozen=True):
     """All of it.
 
     Attributes:
@@ -194,125 +182,17 @@ class Manifest(msgspec.Struct, frozen=True):
     discarded_at: datetime | None = None
     schema: int = SCHEMA
 
-    @property
-    def head(self) -> PointEntry | None:
-        """The newest committed point."""
-        return self.points[-1] if self.points else None
-
-    def point(self, point_id: UUID) -> PointEntry | None:
-        """Return a committed point, or None."""
-        return next((point for point in self.points if point.point_id == point_id), None)
-
-    def was_committed(self, point_id: UUID) -> bool:
-        """Tell whether a point is committed, or was until it was merged."""
-        merging = self.consolidating is not None and self.consolidating.point.point_id == point_id
-        return merging or self.point(point_id) is not None or any(old.point_id == point_id for old in self.merged)
-
-    def heir(self, point_id: UUID) -> PointEntry | None:
-        """Return the point that holds what a merged one held; None when that one was never merged, or it is gone."""
-        into = {old.point_id: old.into for old in self.merged}
-        while point_id in into:
-            point_id = into.pop(point_id)
-        return self.point(point_id)
-
-    def test(self, test_id: str) -> Machine | None:
-        """Return a test VM, or None."""
-        return next((test for test in self.tests if test.test_id == test_id), None)
-
     def scratch_files(self) -> set[str]:
         """Return the names of all scratch layers in use."""
         machines = (*self.tests, self.standby) if self.standby else self.tests
         return {layer.file for machine in machines for layer in machine.layers}
 
 
-def encode(manifest: Manifest) -> bytes:
-    """Write a manifest as indented JSON, for people read it too."""
-    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
-
-
 def decode(data: bytes, *, host: str) -> Manifest:
-    """Read a manifest.
-
-    Raises:
-        FatalError: ``host_unsupported``: it is none, or a newer bootpoint wrote it.
-    """
-    try:
-        schema = msgspec.json.decode(data, type=_Schema).schema
-        if schema == SCHEMA:
-            return msgspec.json.decode(data, type=Manifest)
-        why = f"it has version {schema}, served is {SCHEMA}"
-    except msgspec.MsgspecError as exc:
-        raise error(Code.HOST_UNSUPPORTED, f"a replica's journal can't be read: {exc}", host=host) from exc
-    raise error(Code.HOST_UNSUPPORTED, f"a replica's journal can't be read: {why}", host=host)
-
-
-class _Schema(msgspec.Struct):
-    schema: int
+    """Read a manifest; see `manifest.decode`."""
+    return manifest.decode(data, Manifest, schema=SCHEMA, host=host)
 
 
 def digest(data: bytes | None) -> str:
     """Return what the scripts compare a manifest by."""
     return ABSENT if data is None else hashlib.sha256(data).hexdigest()
-
-
-def describe_point(point: PointEntry) -> known.JournalPoint:
-    """Return a committed point as the interface has it."""
-    return known.JournalPoint(
-        point_id=point.point_id,
-        name=point.name,
-        sequence=point.sequence,
-        instant=point.instant,
-        kind=point.kind,
-        consistency=point.consistency,
-        epoch=point.epoch,
-        disks=tuple(
-            known.JournalDisk(
-                slot=disk.slot,
-                identity=disk.file,
-                size_bytes=disk.size_bytes,
-                stored_bytes=disk.stored_bytes,
-                root=disk.root,
-            )
-            for disk in point.disks
-        ),
-    )
-
-
-def describe_layers(opened: OpenEntry) -> tuple[Layer, ...]:
-    """Return the open point's layers as the interface has them."""
-    return tuple(Layer(point_id=opened.point_id, slot=layer.slot, identity=layer.file) for layer in opened.layers)
-
-
-def standings(manifest: Manifest) -> tuple[Standing, ...]:
-    """Return what stands on which point: the standby first."""
-    name = manifest.replica.vm_name
-    machines = (manifest.standby, *manifest.tests) if manifest.standby else manifest.tests
-    return tuple(
-        Standing(
-            point_id=machine.point_id,
-            vm_name=name if machine.test_id is None else f"{name}-test-{machine.test_id}",
-            test_id=machine.test_id,
-            held=machine.held,
-        )
-        for machine in machines
-    )
-
-
-def describe(manifest: Manifest, *, standby: str, drift: str | None) -> known.Journal:
-    """Return a journal as the interface has it."""
-    return known.Journal(
-        replica_id=manifest.replica.replica_id,
-        job=manifest.replica.job,
-        vm_name=manifest.replica.vm_name,
-        vm_uuid=str(manifest.vm_uuid),
-        epoch=manifest.epoch,
-        points=tuple(describe_point(point) for point in manifest.points),
-        open_point_id=manifest.open.point_id if manifest.open else None,
-        open_layers=describe_layers(manifest.open) if manifest.open else (),
-        consolidating=manifest.consolidating.point.point_id if manifest.consolidating else None,
-        standby=standby,
-        drift=drift,
-        profile=manifest.profile,
-        standings=standings(manifest),
-        discarded_at=manifest.discarded_at,
-    )

@@ -33,7 +33,7 @@ def look(host: Host, replica: Replica, test_id: str) -> Sight:
     resets, serial, firmware = _logs(host, place.directory, test_id)
     hypervisor = host.hypervisor
     with hypervisor.connection() as connection:
-        machine = hypervisor.look_up(standby.machine_name(replica, test_id))
+        machine = hypervisor.look_up(replica.machine_name(test_id))
         mark = None if machine is None else domain.mark_of(machine.XMLDesc())
         if machine is None or mark is None or mark.replica_id != replica.replica_id:
             return Sight(state="absent", serial=serial, firmware=firmware, resets=resets)

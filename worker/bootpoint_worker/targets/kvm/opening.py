@@ -24,7 +24,7 @@ def open_point(host: Host, replica: Replica, point: OpenPoint) -> tuple[Layer, .
     """Make the layers of a point; see `Target.open`."""
     place = host.place(replica)
     opened = place.retried(lambda: _open(host, place, replica, point))
-    return journal.describe_layers(opened)
+    return opened.described()
 
 
 def _open(host: Host, place: Place, replica: Replica, point: OpenPoint) -> journal.OpenEntry:
@@ -147,10 +147,8 @@ def _abort(host: Host, place: Place, replica: Replica, point_id: UUID, layers: S
         files = {layer.file for layer in manifest.open.layers}
         if not named <= files:
             return
-        after = msgspec.structs.replace(
-            manifest, open=None, aborted=(*manifest.aborted, point_id)[-journal.ABORTED_KEPT :]
-        )
-        data = journal.encode(after)
+        after = msgspec.structs.replace(manifest, open=None, aborted=manifest.aborted_with(point_id))
+        data = after.encoded()
         place.run("discard", before.digest, journal.digest(data), *pairs(files), stdin=data, what=what)
     else:
         # An abort that was interrupted after the journal forgot the point: only its own files may be left.

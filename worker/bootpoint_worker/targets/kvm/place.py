@@ -90,7 +90,7 @@ class Place:
         Raises:
             Changed: Somebody else changed the journal.
         """
-        data = b"" if after is None else journal.encode(after)
+        data = b"" if after is None else after.encoded()
         digests = [before.digest] if after is None else [before.digest, journal.digest(data)]
         self.run(name, *digests, *arguments, stdin=data, what=what)
         return before if after is None else Snapshot(after, digests[1], before.scratch)

@@ -92,7 +92,7 @@ def _converted(host: Host, place: Place, replica: Replica, request: StartRequest
         before = host.must_read(place, replica)
     if request.test_id is None:
         return convert(host, place, before, request)
-    found = host.hypervisor.state(standby.machine_name(replica, request.test_id))
+    found = host.hypervisor.state(replica.machine_name(request.test_id))
     if manifest.test(request.test_id) is not None and found is not None and found[0] == "running":
         return Converted(request)
     return convert(host, place, before, request, standby.new_macs(manifest.replica))
@@ -137,7 +137,7 @@ def _start_test(
     host: Host, place: Place, before: Snapshot, point: journal.PointEntry, made: Converted
 ) -> VirtualMachine:
     request, manifest = made.request, before.manifest
-    name = standby.machine_name(manifest.replica, request.test_id)
+    name = manifest.replica.machine_name(request.test_id)
     found = host.hypervisor.state(name)
     old = manifest.test(request.test_id or "")
     if old is not None and found is not None and found[0] == "running":
@@ -169,7 +169,7 @@ def _start_test(
 
 
 def _run(host: Host, manifest: journal.Manifest, machine: journal.Machine, *, paused: bool) -> VirtualMachine:
-    name = standby.machine_name(manifest.replica, machine.test_id)
+    name = manifest.replica.machine_name(machine.test_id)
     host.step("start:run")
     if not paused:
         host.hypervisor.start(name)
@@ -208,7 +208,7 @@ def stop(host: Host, replica: Replica, test_id: str | None) -> None:
                 return
             test = before.manifest.test(test_id)
             if test is not None:
-                name = standby.machine_name(replica, test_id)
+                name = replica.machine_name(test_id)
                 standby.remove_machine(host, name, replica.replica_id)
                 _without_test(place, before, test)
 

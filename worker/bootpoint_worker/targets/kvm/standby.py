@@ -148,7 +148,7 @@ def definition(host: Host, directory: str, manifest: journal.Manifest, machine: 
     test = machine.test_id is not None
     networks = host.hypervisor.networks() if replica.nics and not test else {}
     return domain.Definition(
-        name=machine_name(replica, machine.test_id),
+        name=replica.machine_name(machine.test_id),
         uuid=machine.uuid or manifest.vm_uuid,
         replica_id=replica.replica_id,
         directory=directory,
@@ -173,11 +173,6 @@ def definition(host: Host, directory: str, manifest: journal.Manifest, machine: 
 def logs_of(test_id: str) -> tuple[str, str]:
     """Return the names of a test's files for what its guest and its firmware say."""
     return f"test-{test_id}.serial.log", f"test-{test_id}.firmware.log"
-
-
-def machine_name(replica: Replica, test_id: str | None) -> str:
-    """Return the name of the standby VM, or of a test's."""
-    return replica.vm_name if test_id is None else f"{replica.vm_name}-test-{test_id}"
 
 
 def _place_of(manifest: journal.Manifest, slot: str) -> tuple[bool, int]:

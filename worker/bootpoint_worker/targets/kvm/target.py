@@ -93,7 +93,7 @@ class KvmTarget:
                 raise self.host.taken(replica, "there is one that bootpoint did not make")
             return None
         state, drift = standby.observe(self.host, snapshot)
-        return journal.describe(snapshot.manifest, standby=state, drift=drift)
+        return snapshot.manifest.described(standby=state, drift=drift)
 
     def create(self, replica: Replica, *, dry_run: bool = False) -> None:
         """See `Target.create`."""

@@ -41,7 +41,7 @@ def discard(host: Host, replica: Replica, at: datetime, *, dry_run: bool) -> Non
             return  # it is there already, and what has its place now is somebody else's
         opened = before.manifest.open
         if opened is not None and not dry_run:
-            opening.abort_point(host, replica, opened.point_id, journal.describe_layers(opened))
+            opening.abort_point(host, replica, opened.point_id, opened.described())
         with place.guarded():
             before = _own(place, replica)
             if before is None:
@@ -81,7 +81,7 @@ def restore(host: Host, replica: Replica) -> None:
                 text = f"host {host.name} has no replica {replica.vm_name} in its trash"
                 raise error(Code.NO_SUCH_VM, text, value=replica.vm_name, job=replica.job, host=host.name)
             host.step("restore:move")
-            data = journal.encode(msgspec.structs.replace(inside.manifest, discarded_at=None))
+            data = msgspec.structs.replace(inside.manifest, discarded_at=None).encoded()
             trash.run(
                 "restore",
                 inside.digest,

@@ -33,7 +33,7 @@ def commit_point(host: Host, replica: Replica, point: CommitPoint) -> JournalPoi
 
     entry = place.retried(host, again)
     host.step("commit:done")
-    return journal.describe_point(entry)
+    return entry.described()
 
 
 def _publish(

@@ -21,6 +21,7 @@ import msgspec
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import format_size
 from bootpoint_worker.targets.journal import JournalPoint
+from bootpoint_worker.targets.manifest import Merging
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.snapshots import journal, layout, place, runbook
 from bootpoint_worker.targets.snapshots.host import Host
@@ -44,15 +45,15 @@ def consolidate(host: Host, replica: Replica, point_id: UUID) -> JournalPoint:
         if merging is None:
             heir = before.manifest.heir(point_id) if before.manifest.point(point_id) is None else None
             if heir is not None:
-                return journal.describe_point(heir)
+                return heir.described()
             before, merging = _begin(host, before, point_id)
         after = _finish(host, before, merging, deadline).manifest
-        return journal.describe_point(place.point_of(host, after, merging.into))
+        return place.point_of(host, after, merging.into).described()
 
     return place.retried(host, again)
 
 
-def _begin(host: Host, before: place.Snapshot, point_id: UUID) -> tuple[place.Snapshot, journal.Merging]:
+def _begin(host: Host, before: place.Snapshot, point_id: UUID) -> tuple[place.Snapshot, Merging[journal.PointEntry]]:
     """Look at everything that speaks against it, then take the point off the journal's list."""
     manifest = before.manifest
     point = place.point_of(host, manifest, point_id)
@@ -67,7 +68,7 @@ def _begin(host: Host, before: place.Snapshot, point_id: UUID) -> tuple[place.Sn
     _check_tree(host, manifest, state, point, into)
     _check_machines(host, manifest, state, point, into)
     _check_room(host, before, point, into)
-    merging = journal.Merging(point, into.point_id)
+    merging = Merging(point, into.point_id)
     rest = tuple(other for other in manifest.points if other is not point)
     host.step("consolidate:mark")
     marked = place.change(before, msgspec.structs.replace(manifest, points=rest, consolidating=merging))
@@ -124,7 +125,9 @@ def _check_room(host: Host, before: place.Snapshot, point: journal.PointEntry, i
         raise host.problem(Code.HOST_FULL, text, before.manifest.replica, value=before.store.name)
 
 
-def _finish(host: Host, before: place.Snapshot, merging: journal.Merging, deadline: float) -> place.Snapshot:
+def _finish(
+    host: Host, before: place.Snapshot, merging: Merging[journal.PointEntry], deadline: float
+) -> place.Snapshot:
     """Do what is left of a merge that the journal speaks of."""
     vm = before.vm
     if merging.point.snapshot in host.state(vm).tree:
@@ -144,9 +147,7 @@ def _finish(host: Host, before: place.Snapshot, merging: journal.Merging, deadli
     return done
 
 
-def _settled(host: Host, before: place.Snapshot, merging: journal.Merging) -> journal.Manifest:
+def _settled(host: Host, before: place.Snapshot, merging: Merging[journal.PointEntry]) -> journal.Manifest:
     """Return the journal with the files that the points have after a merge."""
     manifest = layout.found(host, before.vm, before.manifest)
-    gone = journal.Merged(merging.point.point_id, merging.into)
-    merged = (*manifest.merged, gone)[-journal.MERGED_KEPT :]
-    return msgspec.structs.replace(manifest, consolidating=None, merged=merged)
+    return msgspec.structs.replace(manifest, consolidating=None, merged=manifest.merged_with(merging))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bootpoint_worker.targets.journal import FoundReplica, Journal
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.sight import SERIAL_TAIL, Sight, plain
-from bootpoint_worker.targets.snapshots import journal, leaf, place, trial
+from bootpoint_worker.targets.snapshots import leaf, place, trial
 from bootpoint_worker.targets.snapshots.host import Host
 from bootpoint_worker.targets.snapshots.vm import Vm
 
@@ -19,7 +19,7 @@ def inspect(host: Host, replica: Replica) -> Journal | None:
 def described(host: Host, found: place.Snapshot, vms: list[Vm]) -> Journal:
     """Return a journal as the interface has it, with what its VMs do now."""
     state, drift = _observed(host, found, vms)
-    return journal.describe(found.manifest, standby=state, drift=drift)
+    return found.manifest.described(standby=state, drift=drift)
 
 
 def _observed(host: Host, found: place.Snapshot, vms: list[Vm]) -> tuple[str, str | None]:

@@ -18,7 +18,7 @@ from bootpoint_worker.targets.snapshots.vm import State
 def open_point(host: Host, replica: Replica, point: OpenPoint) -> tuple[Layer, ...]:
     """Open a point; see `Target.open`."""
     opened = place.retried(host, lambda: _open(host, replica, point))
-    return journal.describe_layers(opened)
+    return opened.described()
 
 
 def _open(host: Host, replica: Replica, point: OpenPoint) -> journal.OpenEntry:
@@ -100,13 +100,13 @@ def _abort(host: Host, replica: Replica, point_id: UUID, layers: Sequence[Layer]
         return
     opened = before.manifest.open
     if opened is not None and opened.point_id == point_id:
-        if not set(layers) <= set(journal.describe_layers(opened)):
+        if not set(layers) <= set(opened.described()):
             return  # of an earlier opening: a leaf may have the name of one before
         host.step("abort:fence")
         for layer in opened.layers:
             host.end_writers(layer.file)
         host.step("abort:journal")
-        aborted = (*before.manifest.aborted, point_id)[-journal.ABORTED_KEPT :]
+        aborted = before.manifest.aborted_with(point_id)
         after = msgspec.structs.replace(before.manifest, open=None, aborted=aborted, dirty=True)
         before = place.change(before, after)
     elif opened is not None or point_id not in before.manifest.aborted or not before.manifest.dirty:

@@ -153,7 +153,7 @@ def change(before: Snapshot, after: journal.Manifest) -> Snapshot:
         return before
     directory, number = before.vm.folder, before.number + 1
     draft = before.host.join(directory, f"{PREFIX}{secrets.token_hex(8)}.draft")
-    before.store.put(draft, journal.encode(after))
+    before.store.put(draft, after.encoded())
     if not before.store.move_new(draft, _path(before, number)):
         before.store.delete(draft)
         raise Changed

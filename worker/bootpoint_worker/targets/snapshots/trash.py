@@ -13,7 +13,7 @@ import msgspec
 
 from bootpoint_common.errors import Code
 from bootpoint_worker.targets.replica import Replica
-from bootpoint_worker.targets.snapshots import creation, journal, leaf, opening, place, runbook
+from bootpoint_worker.targets.snapshots import creation, leaf, opening, place, runbook
 from bootpoint_worker.targets.snapshots.host import Host
 
 #: Most characters of a VM's own name that its name in the trash has: vSphere's names have 80, Hyper-V's 100.
@@ -38,7 +38,7 @@ def discard(host: Host, replica: Replica, at: datetime, *, dry_run: bool) -> Non
                 return
             opened = before.manifest.open
             if opened is not None:
-                opening.abort_point(host, replica, opened.point_id, journal.describe_layers(opened))
+                opening.abort_point(host, replica, opened.point_id, opened.described())
                 before = place.must_read(host, replica)
             host.step("discard:mark")
             before = place.change(before, msgspec.structs.replace(before.manifest, discarded_at=at))

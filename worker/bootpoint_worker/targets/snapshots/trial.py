@@ -44,7 +44,7 @@ def start_test(host: Host, replica: Replica, request: StartRequest, test_id: str
 def _start(host: Host, replica: Replica, request: StartRequest, test_id: str, work: Work | None) -> VirtualMachine:
     before = place.must_read(host, replica)
     point = place.point_of(host, before.manifest, request.point_id)
-    name = journal.test_name(replica, test_id)
+    name = replica.machine_name(test_id)
     vms = host.machines()
     there = test_of(vms, replica, test_id)
     if there is not None:
