@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.host import unreachable
+from bootpoint_worker.targets.meaning import Meaning
 
 #: What to say where an account may log in and has no rights.
 ADMIN_HINT = (
@@ -22,22 +22,6 @@ ADMIN_HINT = (
 FIREWALL_HINT = (
     "let this machine in on the host: firewall rule File and Printer Sharing (SMB-In), TCP 445: docs/hyperv.md, Set-up"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a status means.
-
-    Attributes:
-        code: Ours.
-        text: What is the matter, as a sentence goes on after the name of the file.
-        hint: The way out; None for the code's own.
-    """
-
-    code: Code
-    text: str
-    hint: str | None = None
-
 
 _AUTH = Meaning(Code.HOST_AUTH, "the host refuses user name or password")
 _ACCOUNT = Meaning(Code.HOST_AUTH, "the host refuses the account", "look at the account's state on the host")

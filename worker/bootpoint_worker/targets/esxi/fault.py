@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING
 from xml.parsers.expat import ExpatError
@@ -17,6 +16,7 @@ from xml.parsers.expat import ExpatError
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.certificate import refusal
 from bootpoint_worker.targets.host import unreachable
+from bootpoint_worker.targets.meaning import Meaning
 
 if TYPE_CHECKING:
     from pyVmomi import vmodl
@@ -29,22 +29,6 @@ LICENCE_HINT = (
 
 #: Hint of whatever only a vCenter may do.
 VCENTER_HINT = "add the vCenter that manages it instead: `bootpoint host add NAME --kind esxi --address VCENTER`"
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a kind of fault means.
-
-    Attributes:
-        code: Ours.
-        text: What the host does, as a sentence goes on after its name.
-        hint: The way out; None for the code's own.
-    """
-
-    code: Code
-    text: str
-    hint: str | None = None
-
 
 _BUSY = Meaning(Code.BUSY, "is still at work on it")
 _NOT_WRITTEN = Meaning(Code.TARGET_WRITE_ERROR, "could not do what it was asked")

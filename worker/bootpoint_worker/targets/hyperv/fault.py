@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.smb.fault import ADMIN_HINT
 from bootpoint_worker.targets.certificate import refusal
 from bootpoint_worker.targets.host import unreachable
+from bootpoint_worker.targets.meaning import Meaning
 
 if TYPE_CHECKING:
     from requests.exceptions import RequestException
@@ -37,22 +37,6 @@ AUTH_HINT = (
     "set user and password with `bootpoint host set NAME --user U --password-file F`; the account has to be a member of"
     " the host's group Administrators, and Negotiate on at its WinRM service"
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """What a refusal means.
-
-    Attributes:
-        code: Ours.
-        text: What the host does, as a sentence goes on after its name.
-        hint: The way out; None for the code's own.
-    """
-
-    code: Code
-    text: str
-    hint: str | None = None
-
 
 _DENIED = Meaning(Code.HOST_PERMISSION, "denies access", ADMIN_HINT)
 _QUOTA = Meaning(Code.BUSY, "serves as many shells of WinRM as its quotas allow")
