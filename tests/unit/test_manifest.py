@@ -76,9 +76,15 @@ def test_what_became_of_each_point_is_known(file: Path, decode: Decode) -> None:
     # Merged into 12, which was merged into 2; 1 is on its way there; 4 is open, and 8 was aborted.
     assert manifest.heir(_id(11)).point_id == manifest.heir(_id(12)).point_id == _id(2)
     assert manifest.heir(_id(8)) is None
-    assert [number for number in (1, 2, 3, 4, 8, 11, 12) if manifest.was_committed(_id(number))] == [1, 2, 3, 11, 12]
+    all_of_them = (1, 2, 3, 4, 8, 11, 12)
+    assert [number for number in all_of_them if manifest.was_committed(_id(number))] == [1, 2, 3, 11, 12]
+    assert [number for number in all_of_them if manifest.is_over(_id(number))] == [1, 2, 3, 8, 11, 12]
     assert manifest.test("7-c0de").point_id == _id(3)
     assert manifest.test("7") is None
+    assert manifest.must_have(None, host="one") is manifest.head
+    with pytest.raises(BootpointError) as caught:
+        manifest.must_have(_id(11), host="one")
+    assert (caught.value.code, caught.value.value) == (Code.NO_SUCH_POINT, str(_id(11)))
 
 
 @pytest.mark.parametrize(("file", "decode"), FORMS)

@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, error
-from bootpoint_worker.targets.replica import MAC_PREFIX
+from bootpoint_worker.targets.replica import MAC_PREFIX, Replica
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +158,18 @@ class HostAccess:
     password: str | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     nbd_tls: Path | None = None
+
+
+def taken(host: str, replica: Replica, why: str) -> BootpointError:
+    """Return the error of a VM's name that somebody else has there."""
+    return error(
+        Code.VM_NAME_TAKEN,
+        f"host {host} can't take a VM named {replica.vm_name}: {why}",
+        key="vm.name",
+        value=replica.vm_name,
+        job=replica.job,
+        host=host,
+    )
 
 
 def unreachable(host: str, why: object) -> BootpointError:

@@ -172,10 +172,31 @@ class KeptManifest(Generic[PointT, MachineT]):
         """Return a committed point, or None."""
         return next((point for point in self.points if point.point_id == point_id), None)
 
+    def must_have(self, point_id: UUID | None, *, host: str) -> PointT:
+        """Return a committed point; the head, where no id is given.
+
+        Raises:
+            NotFoundError: ``no_such_point``.
+        """
+        point = self.point(point_id) if point_id else self.head
+        if point is None:
+            raise error(
+                Code.NO_SUCH_POINT,
+                f"{self.replica.vm_name} on host {host} has no point {point_id or 'at all'}",
+                value=str(point_id) if point_id else None,
+                job=self.replica.job,
+                host=host,
+            )
+        return point
+
     def was_committed(self, point_id: UUID) -> bool:
         """Tell whether a point is committed, or was until it was merged."""
         merging = self.consolidating is not None and self.consolidating.point.point_id == point_id
         return merging or self.point(point_id) is not None or any(old.point_id == point_id for old in self.merged)
+
+    def is_over(self, point_id: UUID) -> bool:
+        """Tell whether nobody may write to a point any more: it was committed or aborted."""
+        return self.was_committed(point_id) or point_id in self.aborted
 
     def heir(self, point_id: UUID) -> PointT | None:
         """Return the point that holds what a merged one held; None when that one was never merged, or it is gone."""

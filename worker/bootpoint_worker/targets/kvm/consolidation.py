@@ -73,28 +73,15 @@ def consolidate(host: Host, replica: Replica, point_id: UUID) -> JournalPoint:
                     return heir.described()
                 before = _begin(host, place, before, point_id)
             into = before.manifest.consolidating.into if before.manifest.consolidating else point_id
-            return _point(host, _finish(host, place, before, deadline).manifest, into).described()
+            return _finish(host, place, before, deadline).manifest.must_have(into, host=host.name).described()
 
     return place.retried(again)
-
-
-def _point(host: Host, manifest: journal.Manifest, point_id: UUID) -> journal.PointEntry:
-    found = manifest.point(point_id)
-    if found is None:
-        raise error(
-            Code.NO_SUCH_POINT,
-            f"{manifest.replica.vm_name} on host {host.name} has no point {point_id}",
-            value=str(point_id),
-            job=manifest.replica.job,
-            host=host.name,
-        )
-    return found
 
 
 def _begin(host: Host, place: Place, before: Snapshot, point_id: UUID) -> Snapshot:
     """Look at everything that speaks against it, then take the point off the journal's list."""
     manifest = before.manifest
-    point = _point(host, manifest, point_id)
+    point = manifest.must_have(point_id, host=host.name)
     if manifest.open is not None:
         text = f"point {manifest.open.point_id} of {manifest.replica.vm_name} is open on host {host.name}"
         raise error(Code.POINT_OPEN, text, job=manifest.replica.job, host=host.name)
@@ -183,7 +170,7 @@ def _finish(host: Host, place: Place, before: Snapshot, deadline: float) -> Snap
     merging = before.manifest.consolidating
     if merging is None:
         return before
-    into = _point(host, before.manifest, merging.into)
+    into = before.manifest.must_have(merging.into, host=host.name)
     if not merging.settled:
         host.step("consolidate:runbook")
         write_runbook(host, place, before.manifest)

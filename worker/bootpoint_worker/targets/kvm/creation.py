@@ -9,6 +9,7 @@ from uuid import uuid4
 import msgspec
 
 from bootpoint_common.errors import Code, error
+from bootpoint_worker.targets.host import taken
 from bootpoint_worker.targets.kvm import domain, journal, script, standby
 from bootpoint_worker.targets.kvm.conversion.layer import end_all
 from bootpoint_worker.targets.kvm.host import Host
@@ -117,7 +118,7 @@ def _check_place(host: Host, place: Place, replica: Replica) -> None:
         if word == "rights":
             raise error(Code.HOST_PERMISSION, f"the account may not write to {rest}", job=replica.job, host=host.name)
         if word == "foreign":
-            raise host.taken(replica, f"{rest} holds files that bootpoint did not make")
+            raise taken(host.name, replica, f"{rest} holds files that bootpoint did not make")
 
 
 def _check_name(host: Host, replica: Replica) -> None:
@@ -127,7 +128,7 @@ def _check_name(host: Host, replica: Replica) -> None:
         return
     mark = domain.mark_of(found[1])
     if mark is None or mark.replica_id != replica.replica_id:
-        raise host.taken(replica, "there is one that bootpoint did not make")
+        raise taken(host.name, replica, "there is one that bootpoint did not make")
 
 
 def _check_devices(host: Host, replica: Replica) -> None:

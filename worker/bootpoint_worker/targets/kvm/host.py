@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bootpoint_common.errors import Code, error
+from bootpoint_worker.targets.host import taken
 from bootpoint_worker.targets.kvm.hypervisor import Hypervisor
 from bootpoint_worker.targets.kvm.nbdtls import NbdTls
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
@@ -87,7 +88,8 @@ class Host:
             return None
         owner = snapshot.manifest.replica
         if owner.replica_id != replica.replica_id:
-            raise self.taken(replica, f"{place.directory} belongs to job {owner.job} (replica {owner.replica_id})")
+            why = f"{place.directory} belongs to job {owner.job} (replica {owner.replica_id})"
+            raise taken(self.name, replica, why)
         if snapshot.manifest.discarded_at is not None:
             text = f"{replica.vm_name} was deleted, and is on its way into the trash of host {self.name}"
             raise error(Code.BUSY, text, job=replica.job, host=self.name)
@@ -109,14 +111,3 @@ class Host:
                 host=self.name,
             )
         return snapshot
-
-    def taken(self, replica: Replica, why: str) -> Exception:
-        """Return the error of a place that somebody else has."""
-        return error(
-            Code.VM_NAME_TAKEN,
-            f"host {self.name} can't take a VM named {replica.vm_name}: {why}",
-            key="vm.name",
-            value=replica.vm_name,
-            job=replica.job,
-            host=self.name,
-        )

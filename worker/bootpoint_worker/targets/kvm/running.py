@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 import msgspec
 
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.host import VirtualMachine
+from bootpoint_worker.targets.host import VirtualMachine, taken
 from bootpoint_worker.targets.kvm import journal, standby
 from bootpoint_worker.targets.kvm.conversion import Converted, convert, examine, layer
 from bootpoint_worker.targets.kvm.host import Host
@@ -32,7 +32,7 @@ def start(host: Host, replica: Replica, request: StartRequest) -> VirtualMachine
         with place.guarded():
             before = host.must_read(place, replica)
             wanted = made.work.point.point_id if made.work else _wanted(before.manifest, request)
-            point = standby.point_of(host, before.manifest, wanted)
+            point = before.manifest.must_have(wanted, host=host.name)
             if request.test_id is None:
                 return _start_standby(host, place, before, point, made)
             return _start_test(host, place, before, point, made)
@@ -47,7 +47,7 @@ def revert(host: Host, replica: Replica, point_id: UUID | None) -> VirtualMachin
     def again() -> VirtualMachine:
         with place.guarded():
             before = host.must_read(place, replica)
-            point = standby.point_of(host, before.manifest, point_id)
+            point = before.manifest.must_have(point_id, host=host.name)
             standby.refuse_running(host, before.manifest)
             after = _moved(host, place, before, point, held=point_id is not None)
             host.step("revert:runbook")
@@ -88,7 +88,7 @@ def _converted(host: Host, place: Place, replica: Replica, request: StartRequest
     if request.test_id is None:
         standby.refuse_running(host, manifest)
     if request.conversion == "auto" and manifest.profile is None:
-        examine(host, replica, standby.point_of(host, manifest, request.point_id).point_id)
+        examine(host, replica, manifest.must_have(request.point_id, host=host.name).point_id)
         before = host.must_read(place, replica)
     if request.test_id is None:
         return convert(host, place, before, request)
@@ -148,7 +148,7 @@ def _start_test(
         before = _without_test(place, before, old)
         manifest = before.manifest
     elif found is not None:
-        raise host.taken(manifest.replica, f"there is a VM named {name} that bootpoint did not make")
+        raise taken(host.name, manifest.replica, f"there is a VM named {name} that bootpoint did not make")
     host.step("start:scratch")
     machine = journal.Machine(
         point_id=point.point_id,

@@ -22,6 +22,7 @@ import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.units import SECTOR
+from bootpoint_worker.targets.host import taken
 from bootpoint_worker.targets.kvm import domain, journal
 from bootpoint_worker.targets.kvm.host import Host
 from bootpoint_worker.targets.kvm.place import Place, Snapshot
@@ -215,24 +216,6 @@ def new_macs(replica: Replica) -> tuple[str, ...]:
     return tuple(new_mac() for _nic in replica.nics)
 
 
-def point_of(host: Host, manifest: journal.Manifest, point_id: UUID | None) -> journal.PointEntry:
-    """Return a committed point of a replica; the head, where no id is given.
-
-    Raises:
-        NotFoundError: ``no_such_point``.
-    """
-    point = manifest.point(point_id) if point_id else manifest.head
-    if point is None:
-        raise error(
-            Code.NO_SUCH_POINT,
-            f"{manifest.replica.vm_name} on host {host.name} has no point {point_id or 'at all'}",
-            value=str(point_id) if point_id else None,
-            job=manifest.replica.job,
-            host=host.name,
-        )
-    return point
-
-
 def owned_state(host: Host, manifest: journal.Manifest) -> str:
     """Return ``running``, ``off``, or ``absent`` of the standby VM.
 
@@ -245,7 +228,7 @@ def owned_state(host: Host, manifest: journal.Manifest) -> str:
     state, xml = found
     mark = domain.mark_of(xml)
     if mark is None or mark.replica_id != manifest.replica.replica_id:
-        raise host.taken(manifest.replica, "there is one that bootpoint did not make")
+        raise taken(host.name, manifest.replica, "there is one that bootpoint did not make")
     return state
 
 

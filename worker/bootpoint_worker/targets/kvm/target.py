@@ -12,7 +12,7 @@ from uuid import UUID
 from bootpoint_common.errors import Code, Fenced, error
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.guest import Profile
-from bootpoint_worker.targets.host import HostAccess, HostInfo, VirtualMachine
+from bootpoint_worker.targets.host import HostAccess, HostInfo, VirtualMachine, taken
 from bootpoint_worker.targets.journal import FoundReplica, Journal, JournalPoint
 from bootpoint_worker.targets.kvm import (
     commit,
@@ -90,7 +90,7 @@ class KvmTarget:
             found = self.host.hypervisor.state(replica.vm_name)
             mark = mark_of(found[1]) if found else None
             if found and (mark is None or mark.replica_id != replica.replica_id):
-                raise self.host.taken(replica, "there is one that bootpoint did not make")
+                raise taken(self.host.name, replica, "there is one that bootpoint did not make")
             return None
         state, drift = standby.observe(self.host, snapshot)
         return snapshot.manifest.described(standby=state, drift=drift)
@@ -125,10 +125,7 @@ class KvmTarget:
         manifest = before.manifest if before else None
         opened = manifest.open if manifest else None
         if before is None or manifest is None or opened is None or opened.point_id != layer.point_id:
-            over = manifest is not None and (
-                manifest.was_committed(layer.point_id) or layer.point_id in manifest.aborted
-            )
-            if over:
+            if manifest is not None and manifest.is_over(layer.point_id):
                 raise Fenced(f"point {layer.point_id} is committed or aborted")
             self._lost(layer)
         entry = next((e for e in opened.layers if (e.slot, e.file) == (layer.slot, layer.identity)), None)

@@ -21,6 +21,7 @@ from datetime import datetime
 import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.targets.host import taken
 from bootpoint_worker.targets.kvm import domain, journal, opening, script, standby
 from bootpoint_worker.targets.kvm.conversion.layer import end_all
 from bootpoint_worker.targets.kvm.creation import stems
@@ -141,7 +142,7 @@ def _refuse_taken(host: Host, replica: Replica) -> None:
     found = host.hypervisor.state(replica.vm_name)
     mark = domain.mark_of(found[1]) if found else None
     if found and (mark is None or mark.replica_id != replica.replica_id):
-        raise host.taken(replica, "there is one that bootpoint did not make, or of another job")
+        raise taken(host.name, replica, "there is one that bootpoint did not make, or of another job")
 
 
 def _check(host: Host, place: Place, before: Snapshot) -> None:

@@ -48,7 +48,7 @@ def consolidate(host: Host, replica: Replica, point_id: UUID) -> JournalPoint:
                 return heir.described()
             before, merging = _begin(host, before, point_id)
         after = _finish(host, before, merging, deadline).manifest
-        return place.point_of(host, after, merging.into).described()
+        return after.must_have(merging.into, host=host.name).described()
 
     return place.retried(host, again)
 
@@ -56,7 +56,7 @@ def consolidate(host: Host, replica: Replica, point_id: UUID) -> JournalPoint:
 def _begin(host: Host, before: place.Snapshot, point_id: UUID) -> tuple[place.Snapshot, Merging[journal.PointEntry]]:
     """Look at everything that speaks against it, then take the point off the journal's list."""
     manifest = before.manifest
-    point = place.point_of(host, manifest, point_id)
+    point = manifest.must_have(point_id, host=host.name)
     if manifest.open is not None:
         text = f"point {manifest.open.point_id} of {manifest.replica.vm_name} is open on host {host.name}"
         raise host.problem(Code.POINT_OPEN, text, manifest.replica)

@@ -54,7 +54,7 @@ COMMIT_TIMEOUT = 1800.0
 def examine(host: Host, replica: Replica, point_id: UUID) -> Profile:
     """Look into a point and keep what was found in the journal; see `Target.examine`."""
     before = place.must_read(host, replica)
-    point = place.point_of(host, before.manifest, point_id)
+    point = before.manifest.must_have(point_id, host=host.name)
     host.step("examine:look")
     with _overlays(host, before, point) as work:
         profile = profile_of(_local(host), work, _mapped(host, before.manifest.replica), _means(host))[1]
@@ -86,7 +86,7 @@ def converted(host: Host, replica: Replica, point_id: UUID | None, request: Star
         UsageError: ``spec_invalid``: no such conversion.
     """
     before = place.must_read(host, replica)
-    point = place.point_of(host, before.manifest, point_id)
+    point = before.manifest.must_have(point_id, host=host.name)
     _check(host, replica, request)
     known = before.manifest.profile
     if request.conversion == "auto" and known is None:

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from bootpoint_common.errors import Code
+from bootpoint_worker.targets.host import taken
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.snapshots import journal, leaf, place, runbook
 from bootpoint_worker.targets.snapshots.host import Host
@@ -20,7 +21,7 @@ def create(host: Host, replica: Replica, *, dry_run: bool) -> None:
     host.check(replica)
     before = place.look(host, replica)
     if before is not None and before.manifest.discarded_at is not None:
-        raise host.taken(replica, "it lies in the trash: `bootpoint replica restore` or `purge` it")
+        raise taken(host.name, replica, "it lies in the trash: `bootpoint replica restore` or `purge` it")
     if dry_run:
         return
     if before is None:

@@ -49,8 +49,7 @@ def _claimed(
 
 
 def _refuse_over(found: place.Snapshot | None, layer: Layer) -> None:
-    manifest = found.manifest if found is not None else None
-    if manifest is not None and (manifest.was_committed(layer.point_id) or layer.point_id in manifest.aborted):
+    if found is not None and found.manifest.is_over(layer.point_id):
         raise Fenced(f"point {layer.point_id} is committed or aborted")
 
 

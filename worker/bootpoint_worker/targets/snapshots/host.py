@@ -81,17 +81,6 @@ class Host(ABC):
         self.name = name
         self.step = step
 
-    def taken(self, replica: Replica, why: str) -> BootpointError:
-        """Return the error of a name that somebody else has."""
-        return error(
-            Code.VM_NAME_TAKEN,
-            f"host {self.name} can't take a VM named {replica.vm_name}: {why}",
-            key="vm.name",
-            value=replica.vm_name,
-            job=replica.job,
-            host=self.name,
-        )
-
     def problem(self, code: Code, text: str, replica: Replica, **more: Any) -> BootpointError:
         """Return an error about a replica on this host."""
         return error(code, text, job=replica.job, host=self.name, **more)

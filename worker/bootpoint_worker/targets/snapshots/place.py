@@ -14,9 +14,9 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
-from uuid import UUID
 
 from bootpoint_common.errors import Code, error
+from bootpoint_worker.targets.host import taken
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.snapshots import journal, layout
 from bootpoint_worker.targets.snapshots.host import Host, Store
@@ -107,7 +107,7 @@ def refuse_taken(host: Host, vms: list[Vm], replica: Replica) -> None:
     for vm in vms:
         if vm.name == replica.vm_name and (vm.replica_id != replica.replica_id or vm.test_id is not None):
             owner = f"replica {vm.replica_id}" if vm.replica_id else "nobody that bootpoint knows"
-            raise host.taken(replica, f"VM {vm.id} of that name belongs to {owner}")
+            raise taken(host.name, replica, f"VM {vm.id} of that name belongs to {owner}")
 
 
 def read(host: Host, replica: Replica) -> Snapshot | None:
@@ -127,20 +127,6 @@ def must_read(host: Host, replica: Replica) -> Snapshot:
         text = f"host {host.name} has no replica {replica.vm_name}"
         raise host.problem(Code.NO_SUCH_VM, text, replica, value=replica.vm_name)
     return found
-
-
-def point_of(host: Host, manifest: journal.Manifest, point_id: UUID | None) -> journal.PointEntry:
-    """Return a committed point of a replica; the head, where no id is given.
-
-    Raises:
-        NotFoundError: ``no_such_point``.
-    """
-    point = manifest.point(point_id) if point_id else manifest.head
-    if point is None:
-        text = f"{manifest.replica.vm_name} on host {host.name} has no point {point_id or 'at all'}"
-        value = str(point_id) if point_id else None
-        raise host.problem(Code.NO_SUCH_POINT, text, manifest.replica, value=value)
-    return point
 
 
 def change(before: Snapshot, after: journal.Manifest) -> Snapshot:

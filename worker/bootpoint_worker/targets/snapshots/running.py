@@ -37,7 +37,7 @@ def _wanted(host: Host, before: place.Snapshot, request: StartRequest) -> journa
     """Return the point that a start means: a standby that was reverted starts from where it stands."""
     standing = before.manifest.standby
     held = standing.point_id if standing is not None and standing.held else None
-    return place.point_of(host, before.manifest, request.point_id or held)
+    return before.manifest.must_have(request.point_id or held, host=host.name)
 
 
 def _refuse(host: Host, before: place.Snapshot) -> None:
@@ -49,7 +49,7 @@ def _start(
     host: Host, replica: Replica, request: StartRequest, point_id: UUID, work: Work | None
 ) -> VirtualMachine:
     before = place.must_read(host, replica)
-    point, standing = place.point_of(host, before.manifest, point_id), before.manifest.standby
+    point, standing = before.manifest.must_have(point_id, host=host.name), before.manifest.standby
     _refuse(host, before)
     host.step("start:stand")
     before = leaf.stand(host, before, point)
@@ -94,7 +94,7 @@ def revert(host: Host, replica: Replica, point_id: UUID | None) -> VirtualMachin
 
     def again() -> VirtualMachine:
         before = place.must_read(host, replica)
-        point = place.point_of(host, before.manifest, point_id)
+        point = before.manifest.must_have(point_id, host=host.name)
         place.refuse_running(host, replica, host.state(before.vm))
         if before.manifest.open is None and before.manifest.consolidating is None:
             host.step("revert:stand")

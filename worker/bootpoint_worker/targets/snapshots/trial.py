@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.host import VirtualMachine
+from bootpoint_worker.targets.host import VirtualMachine, taken
 from bootpoint_worker.targets.kvm.conversion.layer import Work
 from bootpoint_worker.targets.replica import Nic, Replica, new_mac
 from bootpoint_worker.targets.snapshots import journal, layout, place
@@ -33,7 +33,7 @@ def start_test(host: Host, replica: Replica, request: StartRequest, test_id: str
     there = test_of(host.machines(), replica, test_id)
     if there is not None and there.on and before.manifest.test(test_id) is not None:
         return there.described
-    point = place.point_of(host, before.manifest, request.point_id)
+    point = before.manifest.must_have(request.point_id, host=host.name)
     # The head may be another one when the conversion is done.
     request, own = replace(request, point_id=point.point_id), before.manifest.replica
     isolated = replace(own, nics=tuple(_isolated(host, nic) for nic in own.nics))
@@ -43,7 +43,7 @@ def start_test(host: Host, replica: Replica, request: StartRequest, test_id: str
 
 def _start(host: Host, replica: Replica, request: StartRequest, test_id: str, work: Work | None) -> VirtualMachine:
     before = place.must_read(host, replica)
-    point = place.point_of(host, before.manifest, request.point_id)
+    point = before.manifest.must_have(request.point_id, host=host.name)
     name = replica.machine_name(test_id)
     vms = host.machines()
     there = test_of(vms, replica, test_id)
@@ -51,7 +51,7 @@ def _start(host: Host, replica: Replica, request: StartRequest, test_id: str, wo
         host.end_test(there)  # left by a start or a stop that was interrupted
     directory = host.join(host.parent(before.vm.folder), name)
     if any(vm.name == name or vm.directory == directory for vm in vms if vm is not there):
-        raise host.taken(replica, f"there is a VM named {name}, or in {directory}, that bootpoint did not make")
+        raise taken(host.name, replica, f"there is a VM named {name}, or in {directory}, that bootpoint did not make")
     serial = host.serial_log(directory, request.serial_log)
     entry = journal.Machine(
         point_id=point.point_id, test_id=test_id, started_at=datetime.now(UTC), serial_log=serial

@@ -48,7 +48,7 @@ def examine(host: Host, replica: Replica, point_id: UUID) -> Profile:
 
 def _examined(host: Host, place: Place, replica: Replica, point_id: UUID) -> Profile:
     before = host.must_read(place, replica)
-    point = standby.point_of(host, before.manifest, point_id)
+    point = before.manifest.must_have(point_id, host=host.name)
     host.step("examine:look")
     work = layer.begin(place, before, point, layer.EXAMINE)
     try:

@@ -10,7 +10,6 @@ from bootpoint_worker.conversion.loader import plan_fallback
 from bootpoint_worker.conversion.plan import Machine, plan_edits
 from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.guest import Profile
-from bootpoint_worker.targets.kvm import standby
 from bootpoint_worker.targets.kvm.conversion import layer, step, v2v
 from bootpoint_worker.targets.kvm.conversion.examination import bus_of, profile_of
 from bootpoint_worker.targets.kvm.conversion.layer import Work
@@ -62,7 +61,7 @@ def convert(
             value=request.conversion,
         )
     manifest = before.manifest
-    point, known = standby.point_of(host, manifest, request.point_id), manifest.profile
+    point, known = manifest.must_have(request.point_id, host=host.name), manifest.profile
     if request.conversion == "none" or (
         request.conversion == "auto" and known is not None and known.route in ("none", "hardware")
     ):
