@@ -144,6 +144,44 @@ def test_a_merge_that_takes_longer_than_a_call_is_waited_for_by_the_next(
     assert bench.read(third.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN), (2 * GRAIN, b"3" * GRAIN))
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_file_that_somebody_deleted_is_named_before_anything_is_merged(bench: Bench, host: Host, number: int) -> None:
+    points = [bench.point(None, BASE)]
+    for byte in (b"2", b"3"):
+        points.append(bench.point(points[-1], (GRAIN, byte * GRAIN)))
+    file = points[number].disks[0].identity
+    host.locate(file).unlink()
+    with pytest.raises(BootpointError) as caught:
+        bench.target.consolidate(bench.replica, points[0].point_id)
+    assert caught.value.code is Code.LAYER_LOST
+    assert file in caught.value.message
+    assert bench.journal().consolidating is None
+
+
+def test_a_merge_that_a_host_gave_up_is_not_taken_for_done(
+    bench: Bench, host: Host, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    points = [bench.point(None, BASE)]
+    for byte in (b"2", b"3"):
+        points.append(bench.point(points[-1], (GRAIN, byte * GRAIN)))
+    host.trouble.merges_full = 1
+    monkeypatch.setattr(consolidation, "MERGE_SECONDS", 1.0)
+    monkeypatch.setattr(hypervisor, "MERGE_TICK", 0.1)
+    for _ in range(2):
+        with pytest.raises(BootpointError) as caught:
+            bench.target.consolidate(bench.replica, points[0].point_id)
+        assert caught.value.code is Code.BUSY
+        assert points[0].disks[0].identity in caught.value.message
+    # Somebody deletes a file meanwhile: the merge will never end, and is waited for no longer.
+    file = machine._snapshots[-1]._settings.drives[0].path
+    host.locate(file).unlink()
+    monkeypatch.setattr(consolidation, "MERGE_SECONDS", 60.0)
+    with pytest.raises(BootpointError) as caught:
+        bench.target.consolidate(bench.replica, points[0].point_id)
+    assert caught.value.code is Code.LAYER_LOST
+    assert file in caught.value.message
+
+
 def test_a_torn_leaf_is_thrown_away_and_never_gone_on_with(bench: Bench, host: Host) -> None:
     head = bench.point(None, BASE)
     layer = bench.open(head)["system"]

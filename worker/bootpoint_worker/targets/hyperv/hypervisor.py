@@ -19,7 +19,7 @@ from bootpoint_worker.targets.hyperv.session import HyperVSession
 from bootpoint_worker.targets.layer import OpenDisk
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.sight import Sight
-from bootpoint_worker.targets.snapshots import journal
+from bootpoint_worker.targets.snapshots import journal, layout
 from bootpoint_worker.targets.snapshots.place import Snapshot
 from bootpoint_worker.targets.snapshots.vm import Disk, State, TestPlan, Vm
 
@@ -89,13 +89,18 @@ class HyperV(Host):
     def merge_rest(self, vm: Vm, seconds: float) -> None:
         """See `Host.merge_rest`: the host merges by itself once the VM is off, and goes on after it was started."""
         deadline = time.monotonic() + seconds
+        gone: set[str] = set()
         while True:
             self.forget()
             found = self.ask("merged", vm)
             if not found["merging"] and not found["left"]:
                 return
+            # One that a merge has just deleted is named no more at the next look.
+            before, gone = gone, set() if found["merging"] else set(found["missing"])
+            for file in sorted(before & gone):
+                raise layout.deleted(self, vm.name, file)
             if time.monotonic() > deadline:
-                text = f"host {self.name} still merges disks of {vm.name}"
+                text = f"host {self.name} still merges disks of {vm.name}: {', '.join(found['left'])}"
                 raise error(Code.BUSY, text, host=self.name)
             time.sleep(MERGE_TICK)
 

@@ -67,6 +67,7 @@ def _begin(host: Host, before: place.Snapshot, point_id: UUID) -> tuple[place.Sn
     state = host.state(before.vm)
     _check_tree(host, manifest, state, point, into)
     _check_machines(host, manifest, state, point, into)
+    _check_files(host, before, point, into)
     _check_room(host, before, point, into)
     merging = Merging(point, into.point_id)
     rest = tuple(other for other in manifest.points if other is not point)
@@ -113,6 +114,14 @@ def _check_machines(
             raise _in_use(host, manifest, point, f"test {test.test_id} runs above it")
 
 
+def _check_files(host: Host, before: place.Snapshot, *points: journal.PointEntry) -> None:
+    """Refuse where a file that is to be merged isn't there: the merge would never end, and nothing be opened again."""
+    for point in points:
+        for disk in layout.disks_of(host, before.vm, before.manifest.replica, point):
+            if not before.store.has(disk.file):
+                raise layout.deleted(host, before.manifest.replica.vm_name, disk.file)
+
+
 def _check_room(host: Host, before: place.Snapshot, point: journal.PointEntry, into: journal.PointEntry) -> None:
     """Refuse where the storage may fill up: at worst every byte of the successor is new to the point's files."""
     needed = sum(disk.stored_bytes for disk in into.disks if not disk.copied)
@@ -130,10 +139,12 @@ def _finish(
 ) -> place.Snapshot:
     """Do what is left of a merge that the journal speaks of."""
     vm = before.vm
-    if merging.point.snapshot in host.state(vm).tree:
+    begun = merging.point.snapshot not in host.state(vm).tree
+    if not begun:
         host.step("consolidate:remove")
         host.remove_snapshot(vm, merging.point.snapshot, max(1.0, deadline - time.monotonic()))
-    if host.state(vm).unmerged:
+    # A host that was started anew since an earlier call may have stopped merging before the end.
+    if begun or host.state(vm).unmerged:
         host.step("consolidate:rest")
         host.merge_rest(vm, max(1.0, deadline - time.monotonic()))
     if host.state(vm).unmerged:

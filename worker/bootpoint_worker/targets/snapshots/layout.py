@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
-from bootpoint_common.errors import BootpointError, Code
+from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.snapshots import journal
 from bootpoint_worker.targets.snapshots.host import Host
@@ -44,6 +44,19 @@ def removed(host: Host, replica: Replica, point: journal.PointEntry) -> Bootpoin
     text = f"somebody has removed the snapshot {point.name} of {replica.vm_name} on host {host.name}"
     hint = f"if it is the newest, begin the replica anew: `bootpoint replica delete`; {host.page}"
     return host.problem(Code.LAYER_LOST, text, replica, value=point.name, hint=hint)
+
+
+def deleted(host: Host, name: str, file: str) -> BootpointError:
+    """Return the error of a point's file that isn't there any more.
+
+    Args:
+        host: The host.
+        name: The VM.
+        file: Path of the file.
+    """
+    text = f"somebody has deleted {file} of {name} on host {host.name}: points that stand on it can't be read"
+    hint = f"put it back from a backup, or begin the replica anew: `bootpoint replica delete`; {host.page}"
+    return error(Code.LAYER_LOST, text, value=file, hint=hint, host=host.name)
 
 
 def was_moved(host: Host, manifest: journal.Manifest, directory: str) -> bool:

@@ -64,7 +64,8 @@ function Read-Disk {
     }
 }
 
-# Tell whether a merge is over: no file is left between the leaves and the checkpoints' own files.
+# Tell whether a merge is over: no file is left between the leaves and the checkpoints' own files. Missing are those of them
+# that aren't there: a merge deletes some, and names others in their place.
 function Get-Merge {
     param($Arguments)
     $machine = Find-Machine $Arguments.id
@@ -83,5 +84,6 @@ function Get-Merge {
             $left += $disk.ParentPath
         }
     }
-    return @{ merging = Test-Merging $machine; left = @($left) }
+    $missing = @($left | Where-Object { -not (Test-Path -LiteralPath $_) })
+    return @{ merging = Test-Merging $machine; left = @($left); missing = $missing }
 }
