@@ -230,6 +230,23 @@ def test_a_writer_of_another_session_is_ended_by_the_next_claim(bench: Bench) ->
     assert bench.read(bench.commit({"system": layer}).point_id) == _at(None, (0, b"b" * GRAIN))
 
 
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_worker_that_froze_before_it_held_its_layer_never_gets_it(bench: Bench, committed: bool) -> None:
+    layer = bench.open()["system"]
+    points: list[JournalPoint] = []
+
+    def freeze(step: str) -> None:
+        if step == "writer:serve":
+            bench.write(layer, BASE, writer=2)
+            points.extend([bench.commit({"system": layer})] if committed else [])
+
+    assert isinstance(bench.driver.hooks, HyperVHooks)
+    with closing(HyperVTarget(access=bench.driver.hooks.access, step=freeze)) as late, pytest.raises(Fenced):
+        late.open_writer(bench.replica, layer, 1)
+    point = points[0] if committed else bench.commit({"system": layer})
+    assert bench.read(point.point_id) == _at(None, BASE)
+
+
 def test_a_shell_that_is_killed_in_mid_commit_costs_a_retry(bench: Bench, host: Host) -> None:
     layer = bench.open()["system"]
     bench.write(layer, BASE)

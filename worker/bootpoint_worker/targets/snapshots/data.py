@@ -27,7 +27,17 @@ def open_writer(host: Host, replica: Replica, layer: Layer, writer: int) -> Laye
     commit.check_leaves(host, before, layer.point_id, (entry,))
     host.step("writer:serve")
     disk = Disk(before.vm, entry.file, None, entry.size_bytes)
-    return host.writer(disk, writer, lambda: _explain(host, replica, layer, writer))
+    made = host.writer(disk, writer, lambda: _explain(host, replica, layer, writer))
+    try:
+        host.step("writer:held")
+        if not place.is_current(before):
+            # Whoever was frozen since its claim may come after another one, or after the commit. A claim that comes
+            # from now on finds this writer, and ends it.
+            _refuse_taken(host, replica, place.read(host, replica), layer, writer)
+    except BaseException:
+        made.close()
+        raise
+    return made
 
 
 def _claimed(
@@ -53,15 +63,22 @@ def _refuse_over(found: place.Snapshot | None, layer: Layer) -> None:
         raise Fenced(f"point {layer.point_id} is committed or aborted")
 
 
-def _explain(host: Host, replica: Replica, layer: Layer, writer: int) -> NoReturn:
-    """Find out why a writer's server ended, and raise it."""
-    found = place.read(host, replica)
+def _refuse_taken(
+    host: Host, replica: Replica, found: place.Snapshot | None, layer: Layer, writer: int
+) -> place.Snapshot:
+    """Refuse a writer whose layer is somebody else's by now, or nobody's; returns the replica otherwise."""
     _refuse_over(found, layer)
     opened = found.manifest.open if found is not None else None
     if found is None or opened is None or opened.point_id != layer.point_id:
         raise commit.lost(host, replica, layer.identity)
     if opened.closed or opened.fences.get(layer.slot, 0) > writer:
         raise Fenced(f"layer {layer.identity} was taken from writer {writer}")
+    return found
+
+
+def _explain(host: Host, replica: Replica, layer: Layer, writer: int) -> NoReturn:
+    """Find out why a writer's server ended, and raise it."""
+    found = _refuse_taken(host, replica, place.read(host, replica), layer, writer)
     state = host.state(found.vm)
     place.refuse_running(host, replica, state)
     if state.mark != str(layer.point_id):

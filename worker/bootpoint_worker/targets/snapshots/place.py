@@ -151,6 +151,12 @@ def change(before: Snapshot, after: journal.Manifest) -> Snapshot:
     return replace(before, manifest=after, number=number)
 
 
+def is_current(before: Snapshot) -> bool:
+    """Tell whether the journal is still the one that was read: a cheaper question than to read it again."""
+    has = before.store.has
+    return has(_path(before, before.number)) and not has(_path(before, before.number + 1))
+
+
 def _path(before: Snapshot, number: int) -> str:
     return before.host.join(before.vm.folder, f"{PREFIX}{number:08d}.json")
 
