@@ -260,6 +260,25 @@ def test_a_shell_that_is_killed_in_mid_commit_costs_a_retry(bench: Bench, host: 
     assert bench.read(point.point_id) == _at(None, BASE)
 
 
+def test_an_order_that_is_still_carried_out_when_it_is_repeated_makes_one_checkpoint(
+    bench: Bench, host: Host, machine: Machine
+) -> None:
+    layer = bench.open()["system"]
+    bench.write(layer, BASE)
+    wanted = bench.commit_point({"system": layer})
+
+    def arrive_late(step: str) -> None:
+        if step == "commit:snapshot":
+            checkpoint.make(host, machine, wanted.name)
+
+    assert isinstance(bench.driver.hooks, HyperVHooks)
+    with closing(HyperVTarget(access=bench.driver.hooks.access, step=arrive_late)) as target:
+        point = target.commit(bench.replica, wanted)
+    assert [each.name for each in machine._snapshots] == [point.name]
+    assert bench.journal().points == (point,)
+    assert bench.read(point.point_id) == _at(None, BASE)
+
+
 def test_answers_that_get_lost_are_looked_up(bench: Bench, host: Host) -> None:
     layer = bench.open()["system"]
     bench.write(layer, BASE)

@@ -13,12 +13,31 @@ function Get-Damage {
     }
 }
 
+# A checkpoint of a name that was made of the leaves that the caller knows, by a call whose answer was lost; null where there is none.
+function Find-Made {
+    param(
+        $Machine,
+        $Arguments
+    )
+    foreach ($checkpoint in @(Get-VMSnapshot -VM $Machine | Where-Object { $_.Name -eq $Arguments.name })) {
+        $files = @(Get-VMHardDiskDrive -VMSnapshot $checkpoint | ForEach-Object { $_.Path })
+        if (@($files | Where-Object { @($Arguments.leaves) -notcontains $_ }).Count -eq 0) {
+            return $checkpoint
+        }
+    }
+    return $null
+}
+
 # Make a checkpoint of a VM that is off, after its leaves were tried, which must be those that the caller knows.
 function New-Checkpoint {
     param($Arguments)
     $machine = Find-Machine $Arguments.id
     if ("$($machine.State)" -ne 'Off') {
         Stop-Operation 'standby_running' "$($machine.Name) is running" 'stop it first'
+    }
+    $made = Find-Made $machine $Arguments
+    if ($made) {
+        return @{ id = "$($made.Id)" }
     }
     foreach ($drive in @(Get-VMHardDiskDrive -VM $machine)) {
         if (@($Arguments.leaves) -notcontains $drive.Path) {
