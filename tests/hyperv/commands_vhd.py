@@ -151,8 +151,7 @@ def _make(host: Host, call: Call, path: str, file: Path) -> None:
     if not 3 * MiB <= size <= 64 * TiB or size % sector or sector not in (512, 4096):
         raise fault.invalid(call.command, f"A virtual hard disk can't have {size} bytes with sectors of {sector}.")
     if host.free_bytes(path) < (size if call.switched("Fixed") else 0):
-        text_ = f"There is not enough space on the disk for '{path}'. (0x80070070)."
-        raise fault.refused(call.command, text_, category="ResourceUnavailable")
+        raise fault.no_room(call.command, path)
     avhdx.create(file, Shape(size, block, sector, physical, fixed=call.switched("Fixed")))
 
 

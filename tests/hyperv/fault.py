@@ -47,7 +47,25 @@ def wrong_state(command: str, name: str) -> Failure:
 
 def in_use(command: str, path: str) -> Failure:
     """Return what is said of a file that somebody has open."""
-    return refused(command, f"Failed to open '{path}': {IN_USE}", category="ResourceUnavailable")
+    return refused(command, f"Failed to open '{path}': {IN_USE}")
+
+
+def no_room(command: str, path: str) -> Failure:
+    """Return what is said where a volume is full: ERROR_DISK_FULL; id and category as in github.com/AutomatedLab/
+    AutomatedLab/issues/266, where another limit of the volume was met.
+    """
+    text = f"The system failed to create '{path}': There is not enough space on the disk. (0x80070070)."
+    return refused(command, text)
+
+
+def no_service(command: str, host: str) -> Failure:
+    """Return what is said while VMMS doesn't run (github.com/kubernetes/minikube/issues/16679)."""
+    text = (
+        f"Hyper-V encountered an error trying to access an object on computer '{host}' because the object was not"
+        " found. The object might have been deleted, or you might not have permission to perform the task. Verify that"
+        " the Virtual Machine Management service on the computer is running."
+    )
+    return refused(command, text, "ObjectNotFound", "ObjectNotFound")
 
 
 def no_file(command: str, path: str) -> Failure:

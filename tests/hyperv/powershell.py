@@ -124,6 +124,8 @@ def _carried(host: Host, process: Process, name: str, do: Callable[[Host, Call],
             process.kill()
             raise Killed
         host.trouble.meet(name)
+        if host.trouble.vmms != "Running" and reference()[name.lower()].module == "Hyper-V":
+            raise fault.no_service(name, host.name)
         with host.lock, _spacious(name):
             host.vmms.look()
             return do(host, call)
@@ -139,8 +141,7 @@ def _spacious(name: str) -> Iterator[None]:
     except OSError as exc:
         if exc.errno != errno.ENOSPC:
             raise
-        text = "There is not enough space on the disk. (0x80070070)."
-        raise fault.refused(name, text, category="ResourceUnavailable") from exc
+        raise fault.no_room(name, exc.filename or "") from exc
 
 
 def _missing(name: str) -> Callable[[Call], object]:

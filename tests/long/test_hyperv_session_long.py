@@ -175,7 +175,7 @@ def test_an_error_of_a_command_says_the_hosts_words(windows: Windows) -> None:
         raise failure(kind, "Hyper-V encountered an error", "ObjectNotFound,X", "ObjectNotFound")
 
     windows.commands["Get-VMSwitch"] = command(fail)
-    with opened(windows.access()) as host, refused(Code.LAYER_LOST, "Hyper-V encountered an error", "inspect_host"):
+    with opened(windows.access()) as host, refused(Code.BUSY, "Hyper-V encountered an error", "inspect_host"):
         host.call("inspect_host")
 
 

@@ -77,9 +77,7 @@ def test_a_host_that_goes_in_mid_write_is_gone_on_with_when_it_is_back(bench: Be
     _goes_on(bench, head, layer)
 
 
-def test_a_standby_that_somebody_starts_ends_the_run_and_is_let_run(
-    bench: Bench, host: Host, machine: Machine
-) -> None:
+def test_a_standby_that_somebody_starts_ends_the_run_and_is_let_run(bench: Bench, host: Host, machine: Machine) -> None:
     head = bench.point(None, BASE)
     layer = bench.open(head)["system"]
     bench.write(layer, (0, b"half" * 128))
@@ -276,6 +274,20 @@ def test_an_order_that_is_still_carried_out_when_it_is_repeated_makes_one_checkp
         point = target.commit(bench.replica, wanted)
     assert [each.name for each in machine._snapshots] == [point.name]
     assert bench.journal().points == (point,)
+    assert bench.read(point.point_id) == _at(None, BASE)
+
+
+def test_a_service_that_is_down_in_mid_commit_costs_a_retry_and_no_point(bench: Bench, host: Host) -> None:
+    layer = bench.open()["system"]
+    bench.write(layer, BASE)
+    wanted = bench.commit_point({"system": layer})
+    host.trouble.vmms = "Stopped"
+    with pytest.raises(BootpointError) as caught:
+        bench.target.commit(bench.replica, wanted)
+    assert caught.value.code is Code.BUSY
+    assert "vmms" in (caught.value.hint or "")
+    host.trouble.vmms = "Running"
+    point = bench.target.commit(bench.replica, wanted)
     assert bench.read(point.point_id) == _at(None, BASE)
 
 

@@ -7,6 +7,7 @@ in its reference.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -56,6 +57,27 @@ FAULTS = {
     2150859176: _QUOTA,  # ERROR_WSMAN_QUOTA_SYSTEM
 }
 
+_MISSING = Meaning(Code.LAYER_LOST, "has no such thing any more")
+_HELD = Meaning(Code.BUSY, "is still at work on it")
+_NO_MEMORY = Meaning(
+    Code.HOST_UNSUPPORTED, "lacks memory for the VM", "stop other VMs, or give the standby less: vm.memory"
+)
+
+#: HRESULT that Hyper-V puts behind a message -> what it means (winerror.h). It is the same in every language, and often
+#: all that tells: the error's id is ``OperationFailed`` then, and its category ``NotSpecified``.
+RESULTS = {
+    0x80070002: _MISSING,  # ERROR_FILE_NOT_FOUND
+    0x80070003: _MISSING,  # ERROR_PATH_NOT_FOUND
+    0x80070005: _DENIED,  # ERROR_ACCESS_DENIED
+    0x80070020: _HELD,  # ERROR_SHARING_VIOLATION
+    0x80070021: _HELD,  # ERROR_LOCK_VIOLATION
+    0x80070070: Meaning(Code.HOST_FULL, "has no room left"),  # ERROR_DISK_FULL
+    0x8007000E: _NO_MEMORY,  # E_OUTOFMEMORY
+    0x800705AA: _NO_MEMORY,  # ERROR_NO_SYSTEM_RESOURCES
+}
+
+_RESULT = re.compile(r"\(0x([0-9A-F]{8})\)", re.IGNORECASE)
+
 #: First word of a PowerShell error's id, or its category -> what it means. The module's own errors have a code.
 ERRORS = {
     "AccessDenied": _DENIED,
@@ -67,13 +89,15 @@ ERRORS = {
         "install the module that has it: Install-WindowsFeature Hyper-V-PowerShell, RSAT-Clustering-PowerShell",
     ),
     "ParameterBindingException": Meaning(Code.HOST_UNSUPPORTED, "has an older command than bootpoint needs"),
-    "ObjectNotFound": Meaning(Code.LAYER_LOST, "has no such thing any more"),
-    "InvalidState": Meaning(Code.BUSY, "can't do it at this moment"),
-    "ResourceBusy": Meaning(Code.BUSY, "is still at work on it"),
-    "OutOfMemory": Meaning(
-        Code.HOST_UNSUPPORTED, "lacks memory for the VM", "stop other VMs, or give the standby less: vm.memory"
+    # That is what any command says while the service is down, or while another VM is deleted.
+    "ObjectNotFound": Meaning(
+        Code.BUSY,
+        "can't see its VMs at this moment",
+        "look whether the service vmms runs on the host, and whether the account may use Hyper-V",
     ),
-    "DiskFull": Meaning(Code.HOST_FULL, "has no room left"),
+    "InvalidState": Meaning(Code.BUSY, "can't do it at this moment"),
+    "ResourceBusy": _HELD,
+    "OutOfMemory": _NO_MEMORY,
 }
 
 
@@ -154,5 +178,6 @@ def error_of(host: str, operation: str, said: Mapping[str, Any]) -> BootpointErr
     if code in set(Code):
         return error(Code(code), f"host {host}: {message}", hint=hint, value=said.get("value"), host=host)
     names = (str(said.get("id") or "").partition(",")[0], str(said.get("category") or ""))
-    meaning = next((ERRORS[name] for name in names if name in ERRORS), _FAILED)
+    known = [RESULTS.get(int(result, 16)) for result in _RESULT.findall(message)]
+    meaning = next(filter(None, [*known, *map(ERRORS.get, names)]), _FAILED)
     return error(meaning.code, f"host {host} {meaning.text} ({operation}): {message}", hint=meaning.hint, host=host)
