@@ -63,6 +63,7 @@ class Windows:
                 "Name string 0",
             ),
             "Get-Module": command(lambda _: PSObject.of(Name="Hyper-V", Version="2.0.0.0"), "Name string 0"),
+            "Import-Module": command(lambda _: None, "Name string 0"),
             "Get-VMHost": objects({"ComputerName": "HV1"}),
             "Get-VMSwitch": objects(
                 {"Name": "lan", "SwitchType": "External"}, {"Name": "none", "SwitchType": "Private"}

@@ -20,7 +20,7 @@ from tests.hyperv import (  # noqa: F401 - they register what they carry out
     fault,
 )
 from tests.hyperv.cmdlets import cmdlets, reference
-from tests.hyperv.command import COMMANDS
+from tests.hyperv.command import COMMANDS, many
 from tests.hyperv.pwsh.cmdlet import Call, Cmdlet, parameters
 from tests.hyperv.pwsh.failure import Failure, failure
 from tests.hyperv.pwsh.files import Access
@@ -40,6 +40,10 @@ SINCE_POWERSHELL_3 = {
     "ConvertTo-Json": parameters(["InputObject object 0 pipeline", "Depth int", "Compress switch"]),
     "Get-CimInstance": parameters(["ClassName string 0", "Namespace string"]),
 }
+
+#: Commands that VMware's PowerCLI has, too. Its modules lie in Program Files, which is looked through before the
+#: system's own folder: unless a module is loaded, its commands are found first (about_Modules).
+POWER_CLI = frozenset({"Get-VM", "New-VM", "Set-VM", "Start-VM", "Stop-VM", "Remove-VM", "Get-VMHost"})
 
 #: Options with a value, and those without.
 _VALUED, _SWITCHES = ("-executionpolicy", "-outputformat", "-inputformat"), ("-noprofile", "-noninteractive", "-nologo")
@@ -108,8 +112,24 @@ def commands(host: Host, process: Process) -> Mapping[str, Cmdlet]:
     """Return the commands that a process of the host has."""
     if host.guise.commands is None:
         return {name: Cmdlet(takes, _missing(name)) for name, takes in SINCE_POWERSHELL_3.items()}
-    carried = {name: _carried(host, process, name, do) for name, do in COMMANDS.items() if _installed(host, name)}
+    loaded: set[str] = set()
+    carried = {
+        name: _carried(host, process, name, do, loaded) for name, do in COMMANDS.items() if _installed(host, name)
+    }
+    carried["Import-Module"] = _importing(host, loaded)
     return cmdlets(host.guise.commands, carried)
+
+
+def _importing(host: Host, loaded: set[str]) -> Callable[[Call], object]:
+    def load(call: Call) -> None:
+        for name in (str(each) for each in many(call["Name"])):
+            if name.lower() == "hyper-v" and not host.hyperv:
+                text = f"The specified module '{name}' was not loaded because no valid module file was found."
+                identity = "Modules_ModuleNotFound,Microsoft.PowerShell.Commands.ImportModuleCommand"
+                call.error(failure("System.IO.FileNotFoundException", text, identity, "ResourceUnavailable"))
+            loaded.add(name.lower())
+
+    return load
 
 
 def _installed(host: Host, name: str) -> bool:
@@ -117,9 +137,15 @@ def _installed(host: Host, name: str) -> bool:
     return {"Hyper-V": host.hyperv, "FailoverClusters": host.cluster is not None}.get(module, True)
 
 
-def _carried(host: Host, process: Process, name: str, do: Callable[[Host, Call], object]) -> Callable[[Call], object]:
+def _carried(
+    host: Host, process: Process, name: str, do: Callable[[Host, Call], object], loaded: set[str]
+) -> Callable[[Call], object]:
     def carry_out(call: Call) -> object:
         process.check()
+        if host.trouble.power_cli and name in POWER_CLI and "hyper-v" not in loaded:
+            kind = "VMware.VimAutomation.Sdk.Types.V1.ErrorHandling.VimException.ViServerConnectionException"
+            text = f"{name}\t\tYou are not currently connected to any servers. Please connect first."
+            raise failure(kind, text, f"Core_BaseCmdlet_NotConnectedError,VMware.{name}", "ResourceUnavailable")
         if host.trouble.kills(name):
             process.kill()
             raise Killed

@@ -23,6 +23,7 @@ class Trouble:
         merges_held: A merge waits before its first piece until this is False.
         merges_full: How many merges find no space, and stay as they are.
         forced_policy: An execution policy that a group policy sets, whatever the command line says; empty for none.
+        power_cli: VMware's PowerCLI is installed beside the Hyper-V module.
         vmms: Status of Hyper-V's service.
         deaf_guests: Guests don't heed a shutdown.
         heartbeat: What the guest of the next VM that starts tells; None for a guest that is well.
@@ -37,6 +38,7 @@ class Trouble:
     merges_held: bool = False
     merges_full: int = 0
     forced_policy: str = ""
+    power_cli: bool = False
     vmms: str = "Running"
     deaf_guests: bool = False
     heartbeat: Heartbeat | None = None

@@ -162,7 +162,7 @@ def fault(request_id: str, wrong: FaultError) -> bytes:
     side = "Sender" if wrong.sender else "Receiver"
     text = escape(str(wrong))
     body = (
-        f'<s:Fault><s:Code><s:Value>s:{side}</s:Value><s:Subcode><s:Value>w:{wrong.subcode}</s:Value></s:Subcode></s:Code>'
+        f"<s:Fault><s:Code><s:Value>s:{side}</s:Value><s:Subcode><s:Value>w:{wrong.subcode}</s:Value></s:Subcode></s:Code>"
         f'<s:Reason><s:Text xml:lang="en-US">{text}</s:Text></s:Reason><s:Detail>'
         f'<f:WSManFault xmlns:f="{_FAULT}" Code="{wrong.code}" Machine="127.0.0.1"><f:Message>{text}</f:Message>'
         "</f:WSManFault></s:Detail></s:Fault>"

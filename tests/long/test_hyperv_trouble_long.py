@@ -277,6 +277,13 @@ def test_an_order_that_is_still_carried_out_when_it_is_repeated_makes_one_checkp
     assert bench.read(point.point_id) == _at(None, BASE)
 
 
+def test_a_module_of_vmwares_on_the_host_is_not_taken_for_hyper_vs(bench: Bench, host: Host) -> None:
+    host.trouble.power_cli = True
+    point = bench.point(None, BASE)
+    assert bench.read(point.point_id) == _at(None, BASE)
+    assert bench.replica.vm_name in [vm.name for vm in bench.target.inspect_host().vms]
+
+
 def test_a_service_that_is_down_in_mid_commit_costs_a_retry_and_no_point(bench: Bench, host: Host) -> None:
     layer = bench.open()["system"]
     bench.write(layer, BASE)

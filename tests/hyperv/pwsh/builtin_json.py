@@ -158,5 +158,3 @@ def _objects(value: object) -> object:
         if dated:
             raise OutsideSubset("a time in JSON, which 5.1 reads as a DateTime: write it as a text of another form")
     return value
-
-

@@ -151,9 +151,7 @@ def remember_match(text: str, pattern: str, context: Context, *, cased: bool) ->
         return False
     groups: list[tuple[object, object]] = [(0, found[0])]
     names = {number: name for name, number in found.re.groupindex.items()}
-    groups += [
-        (names.get(number, number), text) for number, text in enumerate(found.groups(), 1) if text is not None
-    ]
+    groups += [(names.get(number, number), text) for number, text in enumerate(found.groups(), 1) if text is not None]
     context.set("Matches", Hashtable(groups))
     return True
 

@@ -1,10 +1,20 @@
 # The last part: carries out the operation, and writes what came of it.
 
+# Other modules have commands of the same names, as VMware's Get-VM: of those that are loaded the last one counts, and of
+# those that aren't any may be found first. It takes a second, and closing a file needs none of it.
+function Import-HyperV {
+    param([string] $Name)
+    if ($Name -ne 'close') {
+        Import-Module -Name 'Hyper-V' -ErrorAction SilentlyContinue
+    }
+}
+
 function Invoke-Operation {
     param(
         [string] $Name,
         $Arguments
     )
+    Import-HyperV -Name $Name
     switch ($Name) {
         'inspect_host' { return Get-HostFacts }
         'cluster_vm' { return Set-VmRole -Arguments $Arguments }

@@ -48,8 +48,6 @@ function Get-HostFacts {
     $system = Get-CimInstance -ClassName 'Win32_OperatingSystem'
     Assert-HyperV -System $system
     $computer = Get-CimInstance -ClassName 'Win32_ComputerSystem'
-    # Loaded by the first of its commands.
-    $switches = @(Get-SwitchFacts)
     $module = Get-Module -Name 'Hyper-V'
     return @{
         name         = [string] $computer.Name
@@ -61,7 +59,7 @@ function Get-HostFacts {
         cpus         = [int] $computer.NumberOfLogicalProcessors
         memory_bytes = [long] $computer.TotalPhysicalMemory
         volumes      = @(Get-VolumeFacts)
-        switches     = $switches
+        switches     = @(Get-SwitchFacts)
         cluster      = Get-ClusterFacts
     }
 }
