@@ -49,14 +49,17 @@ def restore(host: Host, snapshot: Snapshot) -> None:
     """Let a VM be what it was when a checkpoint was made: its disks get new files, those it wrote since are deleted.
 
     Its name stays; all else that a checkpoint keeps comes back, the notes too (they are of
-    Msvm_VirtualSystemSettingData).
+    Msvm_VirtualSystemSettingData). A VM that runs is ended, and takes the checkpoint's state ("Why does Hyper-V save my
+    running VM when I revert to a checkpoint that was taken when it was shut down?", Server Fault).
 
     Raises:
-        Failure: The VM runs, or a file is in use.
+        Failure: The VM merges, or a file is in use.
     """
     command, machine = "Restore-VMSnapshot", snapshot._machine
-    if machine.state is State.Running or machine._merging:
+    if machine._merging:
         raise fault.wrong_state(command, machine.name)
+    if machine.state is State.Running:
+        host.vmms.power_off(machine)
     before = set(Chains(host, machine).parents())
     wanted = snapshot._settings.copied()
     abandoned = _abandoned(host, machine)

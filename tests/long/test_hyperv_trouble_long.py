@@ -26,7 +26,7 @@ from tests.contract.driver_hyperv import NETWORK, HyperVHooks, hyperv
 from tests.contract.test_target import Bench, _at, _bench, _code, _pattern, _write_through
 from tests.hyperv import checkpoint
 from tests.hyperv.host import Host
-from tests.hyperv.machine import Machine, Switch
+from tests.hyperv.machine import Machine, State, Switch
 
 #: What the first point of each test shows.
 BASE = (0, _pattern(1, 2 * GRAIN))
@@ -87,6 +87,25 @@ def test_a_standby_that_somebody_starts_ends_the_run_and_is_let_run(bench: Bench
     bench.target.abort(bench.replica, layer.point_id, [layer])
     assert bench.journal().drift
     assert _code(lambda: bench.open(head)) is Code.STANDBY_RUNNING
+    host.vmms.power_off(machine)
+    _goes_on(bench, head, layer)
+
+
+def test_a_standby_that_somebody_starts_in_the_last_moment_is_not_turned_off(
+    bench: Bench, host: Host, machine: Machine
+) -> None:
+    head = bench.point(None, BASE)
+    layer = bench.open(head)["system"]
+    bench.write(layer, (0, b"half" * 128))
+
+    def start(step: str) -> None:
+        if step == "stand:revert":
+            host.vmms.power_on(machine)
+
+    assert isinstance(bench.driver.hooks, HyperVHooks)
+    with closing(HyperVTarget(access=bench.driver.hooks.access, step=start)) as target:
+        assert _code(lambda: target.abort(bench.replica, layer.point_id, [layer])) is Code.STANDBY_RUNNING
+    assert machine.state is State.Running
     host.vmms.power_off(machine)
     _goes_on(bench, head, layer)
 

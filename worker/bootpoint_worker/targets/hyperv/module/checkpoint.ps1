@@ -13,6 +13,14 @@ function Get-Damage {
     }
 }
 
+# Refuses a VM that isn't off.
+function Assert-Off {
+    param($Machine)
+    if ("$($Machine.State)" -ne 'Off') {
+        Stop-Operation 'standby_running' "$($Machine.Name) is $($Machine.State)" 'stop it first: bootpoint vm stop'
+    }
+}
+
 # A checkpoint of a name that was made of the leaves that the caller knows, by a call whose answer was lost; null where there is none.
 function Find-Made {
     param(
@@ -32,9 +40,7 @@ function Find-Made {
 function New-Checkpoint {
     param($Arguments)
     $machine = Find-Machine $Arguments.id
-    if ("$($machine.State)" -ne 'Off') {
-        Stop-Operation 'standby_running' "$($machine.Name) is running" 'stop it first'
-    }
+    Assert-Off $machine
     $made = Find-Made $machine $Arguments
     if ($made) {
         return @{ id = "$($made.Id)" }
@@ -52,9 +58,11 @@ function New-Checkpoint {
     return @{ id = "$($made.Id)" }
 }
 
+# Go back to a checkpoint. Of a VM that runs the host would throw away what it has written, and turn it off.
 function Restore-Checkpoint {
     param($Arguments)
     $machine = Find-Machine $Arguments.id
+    Assert-Off $machine
     $found = @(Find-Checkpoint $machine $Arguments.checkpoint)
     if ($found.Count -eq 0) {
         Stop-Operation 'layer_lost' "$($machine.Name) has no checkpoint $($Arguments.checkpoint) any more" 'see docs/hyperv.md'
