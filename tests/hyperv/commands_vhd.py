@@ -147,8 +147,9 @@ def _make(host: Host, call: Call, path: str, file: Path) -> None:
         return
     sector, physical = number(call, "LogicalSectorSizeBytes", 512), number(call, "PhysicalSectorSizeBytes", 4096)
     size = number(call, "SizeBytes")
-    # New-VHD's reference: "The maximum size of a VHDX is 64 terabytes"; virtdisk.h: at least 3 MiB, whole sectors.
-    if not 3 * MiB <= size <= 64 * TiB or size % sector or sector not in (512, 4096):
+    # New-VHD's reference: "The maximum size of a VHDX is 64 terabytes"; virtdisk.h: at least 3 MiB. Whole sectors, the
+    # physical ones: 2,000,000,000 bytes are refused (github.com/PowerShell/PowerShell/issues/25761).
+    if not 3 * MiB <= size <= 64 * TiB or size % physical or sector not in (512, 4096):
         raise fault.invalid(call.command, f"A virtual hard disk can't have {size} bytes with sectors of {sector}.")
     if host.free_bytes(path) < (size if call.switched("Fixed") else 0):
         raise fault.no_room(call.command, path)
@@ -200,7 +201,8 @@ def resize_vhd(host: Host, call: Call) -> object:
             raise fault.in_use(call.command, path) from exc
         with Vhdx(file) as disk:
             shape, identity = disk.shape, disk.disk_id
-            if shape.has_parent or size < shape.size or size % shape.sector_size:
+            # Of the size that a disk has virtdisk.h says nothing; a host may refuse what changes nothing.
+            if shape.has_parent or size <= shape.size or size % shape.physical_sector_size:
                 raise fault.invalid(call.command, f"'{path}' can't be resized to {size} bytes.")
             longer = file.with_name(f"{file.name}.resized")
             avhdx.create(longer, replace(shape, size=size), disk_id=identity)

@@ -22,8 +22,11 @@ from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.layer import Layer
 from bootpoint_worker.targets.replica import ReplicaDisk
 from bootpoint_worker.targets.snapshots import consolidation, place
+from bootpoint_worker.vhdx.file import LocalFile
+from bootpoint_worker.vhdx.image import identify
+from bootpoint_worker.vhdx.metadata import Kind
 from tests.contract.driver_hyperv import NETWORK, HyperVHooks, hyperv
-from tests.contract.test_target import Bench, _at, _bench, _code, _pattern, _write_through
+from tests.contract.test_target import SIZE, Bench, _at, _bench, _code, _pattern, _write_through
 from tests.hyperv import checkpoint
 from tests.hyperv.host import Host
 from tests.hyperv.machine import Machine, State, Switch
@@ -362,6 +365,48 @@ def test_a_machine_with_uefi_is_of_the_second_generation_and_keeps_it(bench: Ben
     assert other.read(second.point_id, "data", size=4 * MiB)[: 2 * GRAIN] == b"1" * GRAIN + b"2" * GRAIN
     bench.target.remove(replica)
     assert not host.locate("D:\\bootpoint\\uefi").exists()
+
+
+def test_a_disk_of_any_number_of_sectors_is_replicated(bench: Bench) -> None:
+    sizes = {"system": MiB + 512, "data": 4 * MiB + 512}
+    disks = tuple(ReplicaDisk(slot, size, f"odd-{slot}") for slot, size in sizes.items())
+    replica = replace(bench.replica, replica_id=new_id(), vm_name="odd", disks=disks)
+    bench.target.create(replica)
+    other = Bench(bench.driver, bench.target, replica)
+    contents = {slot: _pattern(number, size) for number, (slot, size) in enumerate(sizes.items())}
+    layers = other.open()
+    for slot, layer in layers.items():
+        other.write(layer, (0, contents[slot]))
+    head = other.commit(layers)
+    for slot, content in contents.items():
+        assert other.read(head.point_id, slot, size=sizes[slot]) == content
+    # By less than the host's own rounding, and by more.
+    for size in (4 * MiB + 1024, 4 * MiB + 8704):
+        contents["data"] += _pattern(7, size - sizes["data"])
+        other.sizes["data"] = sizes["data"] = size
+        layers = other.open(head)
+        other.write(layers["data"], (4 * MiB, contents["data"][4 * MiB :]))
+        head = other.commit(layers)
+        assert other.read(head.point_id, "data", size=size) == contents["data"]
+    bench.target.remove(replica)
+
+
+@pytest.mark.parametrize(("provisioning", "kind"), [("thin", Kind.DYNAMIC), ("thick", Kind.FIXED)])
+def test_a_disk_that_has_grown_is_made_as_the_first_one_was(
+    bench: Bench, host: Host, provisioning: str, kind: Kind
+) -> None:
+    disks = tuple(replace(disk, provisioning=provisioning, disk_name="grown") for disk in bench.replica.disks)
+    replica = replace(bench.replica, replica_id=new_id(), vm_name="grown", disks=disks)
+    bench.target.create(replica)
+    other = Bench(bench.driver, bench.target, replica)
+    first = other.point(None, BASE)
+    other.sizes["system"] = SIZE + 3 * MiB
+    grown = other.point(first, (GRAIN, b"2" * GRAIN))
+    for point in (first, grown):
+        with closing(LocalFile(host.locate(point.disks[0].identity))) as file:
+            metadata = identify(file).metadata
+        assert (metadata.kind, metadata.block_bytes) == (kind, 2 * MiB)
+    bench.target.remove(replica)
 
 
 def test_what_is_not_bootpoints_stays_where_a_replica_was(bench: Bench, host: Host, machine: Machine) -> None:

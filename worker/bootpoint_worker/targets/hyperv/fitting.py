@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from bootpoint_worker.smb.path import join
@@ -118,10 +119,10 @@ def _grow(host: Host, before: place.Snapshot, disk: OpenDisk, key: int, old: str
     spec = next(each for each in replica.disks if each.slot == disk.slot)
     file = join(before.vm.folder, f"{spec.disk_name}-{disk.point_disk_id.hex[-12:]}{host.suffixes[0]}")
     host.step("grow:copy")
+    made = hardware.disk(replace(spec, size_bytes=disk.size_bytes), hardware.spot_of(key), file)
     if head is not None:
-        host.do("copy", before.vm, COPY_TIMEOUT, source=old, to=file, size=disk.size_bytes)
+        host.do("copy", before.vm, COPY_TIMEOUT, source=old, to=file, size=made["size"], fixed=made["fixed"])
     host.step("grow:attach")
-    made = {**hardware.disk(spec, hardware.spot_of(key), file), "size": disk.size_bytes}
     # Of a first point that was never committed the old disk goes with its file; else older points show it.
     gone = [_detached(key, old, delete=head is None)]
     host.do("configure", before.vm, creation.MAKE_TIMEOUT, detach=gone, attach=[made])

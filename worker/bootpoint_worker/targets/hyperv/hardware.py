@@ -10,7 +10,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from bootpoint_common.units import MiB
+from bootpoint_common.units import KiB, MiB, round_up
 from bootpoint_worker.targets.guest import Profile
 from bootpoint_worker.targets.replica import Replica, ReplicaDisk
 
@@ -31,6 +31,10 @@ _SCSI_BASE = 1000
 
 #: A VM's memory is a multiple of this, in bytes.
 MEMORY_STEP = 2 * MiB
+
+#: What the size of a disk is a multiple of, in bytes: the host makes disks with physical sectors of 4 KiB, and refuses
+#: others (github.com/PowerShell/PowerShell/issues/25761). And the smallest that it makes (virtdisk.h: MaximumSize).
+SIZE_STEP, SMALLEST_DISK = 4 * KiB, 3 * MiB
 
 #: Templates of Secure Boot, by whose keys a boot loader must be signed: Windows' own, or Microsoft's for others.
 WINDOWS_TEMPLATE, OTHERS_TEMPLATE = "MicrosoftWindows", "MicrosoftUEFICertificateAuthority"
@@ -118,12 +122,17 @@ def cards(replica: Replica, profile: Profile | None, *, isolated: bool = False) 
     ]
 
 
+def disk_size(size_bytes: int) -> int:
+    """Return how long the host makes a disk for one of the source; what is more is never written to."""
+    return max(SMALLEST_DISK, round_up(size_bytes, SIZE_STEP))
+
+
 def disk(spec: ReplicaDisk, spot: Spot, path: str, *, parent: str | None = None) -> dict[str, Any]:
     """Return a disk that is to be made and attached, as the module takes it."""
     return {
         **spot.described(),
         "path": path,
-        "size": spec.size_bytes,
+        "size": disk_size(spec.size_bytes),
         "sector": spec.sector_bytes,
         "fixed": spec.provisioning == "thick",
         "parent": parent,

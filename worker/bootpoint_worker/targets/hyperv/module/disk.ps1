@@ -1,13 +1,19 @@
 # Files of disks, and what a VM shows.
 
-# Flatten a chain into a new dynamic disk, and lengthen it. What a call that broke off has left is made anew.
+# Flatten a chain into a new disk, and lengthen it. What a call that broke off has left is made anew.
 function Copy-Disk {
     param($Arguments)
     if (Test-Path -LiteralPath $Arguments.to) {
         Remove-Item -LiteralPath $Arguments.to
     }
-    Convert-VHD -Path $Arguments.source -DestinationPath $Arguments.to -VHDType Dynamic
-    Resize-VHD -Path $Arguments.to -SizeBytes $Arguments.size
+    $more = @{ VHDType = 'Dynamic'; BlockSizeBytes = $blockBytes }
+    if ($Arguments.fixed) {
+        $more.VHDType = 'Fixed'
+    }
+    Convert-VHD -Path $Arguments.source -DestinationPath $Arguments.to @more
+    if ((Get-VHD -Path $Arguments.to).Size -lt $Arguments.size) {
+        Resize-VHD -Path $Arguments.to -SizeBytes $Arguments.size
+    }
     return @{}
 }
 
