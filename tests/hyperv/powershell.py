@@ -65,6 +65,10 @@ def execute(host: Host, process: Process) -> int:
     if policy.lower() not in ("bypass", "unrestricted", "remotesigned"):
         text = f"File {script} cannot be loaded because running scripts is disabled on this system."
         process.write("stderr", f"{text} For more information, see about_Execution_Policies.\r\n")
+        process.write(
+            "stderr", "    + CategoryInfo          : SecurityError: (:) [], ParentContainsErrorRecordException\r\n"
+        )
+        process.write("stderr", "    + FullyQualifiedErrorId : UnauthorizedAccess\r\n")
         return 1
     return _run(host, process, script, arguments, path.read_text("utf-8-sig"))
 

@@ -7,6 +7,8 @@ import os
 import shutil
 import threading
 import time
+from datetime import datetime, tzinfo
+from typing import Self
 
 import pytest
 
@@ -75,6 +77,19 @@ def test_what_calls_left_is_deleted_after_a_day(windows: Windows) -> None:
     with opened(windows.access()) as host:
         host.call(ASK)
     assert windows.left() == ["young"]
+
+
+def test_what_is_old_is_told_by_the_hosts_clock(windows: Windows, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Ahead(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> Self:
+            return cls.fromtimestamp(time.time() + 3 * 86400, tz)
+
+    monkeypatch.setattr(session, "datetime", Ahead, raising=False)
+    (windows.folder / "calls" / "of-another-worker").mkdir(parents=True)
+    with opened(windows.access()) as host:
+        host.call(ASK)
+    assert windows.left() == ["of-another-worker"]
 
 
 def test_a_firewall_before_winrm(windows: Windows) -> None:
@@ -147,15 +162,33 @@ def test_a_call_that_takes_too_long_is_ended_on_the_host(windows: Windows) -> No
     wait_for(ended.is_set, "the end of the process")
 
 
-def test_a_policy_that_forbids_scripts(windows: Windows) -> None:
+#: What PowerShell writes where scripts are forbidden, and where they are held to a part of the language; its lines are
+#: as long as those of a console.
+FORBIDDEN = """\
+Die Datei "C:\\Windows\\bootpoint\\x.ps1" kann nicht geladen werden, da die
+Ausf\xfchrung von Skripts auf diesem System deaktiviert ist.
+    + CategoryInfo          : Sicherheitsfehler: (:) [], ParentContainsErrorRe
+   cordException
+    + FullyQualifiedErrorId : UnauthorizedAccess
+"""
+CONSTRAINED = """\
+Cannot invoke method. Method invocation is supported only on core types in this
+language mode.
+    + CategoryInfo          : InvalidOperation: (:) [], RuntimeException
+    + FullyQualifiedErrorId : MethodInvocationNotSupportedInConstrainedLan
+   guage
+"""
+
+
+@pytest.mark.parametrize(("said", "hint"), [(FORBIDDEN, "Turn on Script Execution"), (CONSTRAINED, "AppLocker")])
+def test_a_policy_that_forbids_scripts_is_known_in_any_language(windows: Windows, said: str, hint: str) -> None:
     def forbid(process: Process) -> None:
-        text = "File C:\\Windows\\bootpoint\\x.ps1 cannot be loaded because running scripts is disabled on this system."
-        process.write("stderr", text)
+        process.write("stderr", said)
         process.kill()
         process.check()
 
     windows.first = forbid
-    with opened(windows.access()) as host, refused(Code.HOST_UNSUPPORTED, "Turn on Script Execution"):
+    with opened(windows.access()) as host, refused(Code.HOST_UNSUPPORTED, hint):
         host.call(ASK)
 
 

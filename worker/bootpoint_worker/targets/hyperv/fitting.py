@@ -153,4 +153,3 @@ def rehang(host: Host, before: place.Snapshot, state: State) -> None:
         attach.append({**spot.described(), "path": drive.file})
     gone = [_detached(drive.key, drive.file) for drive in by_scsi[: len(attach)]]
     host.do("configure", before.vm, detach=gone, attach=attach)
-

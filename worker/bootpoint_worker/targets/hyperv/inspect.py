@@ -35,9 +35,7 @@ def inspect_host(session: HyperVSession) -> HostInfo:
             Storage(each["name"], each["path"], each["size_bytes"], each["free_bytes"])
             for each in [*facts["volumes"], *shared]
         ),
-        networks=tuple(
-            Network(each["name"], SWITCH_KINDS.get(each["kind"], "bridge")) for each in facts["switches"]
-        ),
+        networks=tuple(Network(each["name"], SWITCH_KINDS.get(each["kind"], "bridge")) for each in facts["switches"]),
         buses=(),
         nic_models=(),
         vms=(),

@@ -16,13 +16,13 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 from uuid import uuid4
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.smb import SmbFiles
-from bootpoint_worker.smb.path import join
+from bootpoint_worker.smb.path import join, parent
 from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.hyperv import script
 from bootpoint_worker.targets.hyperv.fault import error_of
@@ -37,6 +37,17 @@ POWERSHELL = ("-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-F
 
 #: Files of a call.
 ARGUMENTS, RESULT = "arguments.json", "result.json"
+
+#: What PowerShell's errors are known by in every language, without the line breaks that it puts anywhere -> the way out
+#: (about_Execution_Policies, about_Language_Modes).
+POLICIES = {
+    "FullyQualifiedErrorId:UnauthorizedAccess": (
+        "a policy forbids scripts: set Turn on Script Execution to Allow all scripts for this host"
+    ),
+    "InConstrainedLanguage": (
+        f"a policy for programs (AppLocker, App Control) holds scripts to a part of the language: allow {FOLDER} by it"
+    ),
+}
 
 #: Seconds for a call by default: PowerShell loads the Hyper-V module in some, and a busy host takes its time.
 CALL_TIMEOUT = 120.0
@@ -66,6 +77,7 @@ class HyperVSession:
         self.access = access
         self.files = SmbFiles(smb_access(access))
         self._staged = False
+        self._cleared_up = False
 
     def call(
         self, operation: str, arguments: Mapping[str, Any] | None = None, *, timeout: float = CALL_TIMEOUT,
@@ -100,9 +112,7 @@ class HyperVSession:
         """End the session; may be called twice, and never fails."""
         self.files.close()
 
-    def _call(
-        self, operation: str, arguments: Mapping[str, Any], timeout: float
-    ) -> dict[str, Any] | BootpointError:
+    def _call(self, operation: str, arguments: Mapping[str, Any], timeout: float) -> dict[str, Any] | BootpointError:
         """Call the module once.
 
         Returns:
@@ -111,6 +121,7 @@ class HyperVSession:
         module = self._stage()
         folder = join(FOLDER, "calls", uuid4().hex)
         self.files.make_folder(folder)
+        self._clear_up(folder)
         self.files.put(join(folder, ARGUMENTS), json.dumps(arguments).encode())
         begun = False
         try:
@@ -138,16 +149,24 @@ class HyperVSession:
         content = script.text().encode()
         if self.files.read(path) != content:
             self.files.write(path, content)
-        self._clear_up()
         self._staged = True
         return path
 
-    def _clear_up(self) -> None:
-        """Delete what calls left behind long ago."""
-        calls = join(FOLDER, "calls")
-        for entry in self.files.list(calls) or ():
-            if entry.is_folder and entry.changed_at < datetime.now(UTC) - KEPT:
-                self.files.delete_folder(join(calls, entry.name))
+    def _clear_up(self, folder: str) -> None:
+        """Delete what calls left behind long ago; once in a session.
+
+        Args:
+            folder: That of a call which was just made: it says what time the host has, which may be any. By our own
+                clock the calls of other workers could be taken for old.
+        """
+        if self._cleared_up:
+            return
+        self._cleared_up = True
+        left = {join(FOLDER, "calls", each.name): each for each in self.files.list(parent(folder)) or ()}
+        now = left[folder].changed_at if folder in left else None
+        for path, entry in left.items():
+            if now is not None and entry.is_folder and entry.changed_at < now - KEPT:
+                self.files.delete_folder(path)
 
     def _result(self, folder: str) -> dict[str, Any] | None:
         """Return what a call wrote; None when it wrote nothing."""
@@ -191,7 +210,8 @@ class HyperVSession:
         name = self.access.name
         said = output.stderr or output.stdout or "it says nothing"
         text = f"host {name} ended {operation} with exit code {output.exit_code} and no result in {folder}: {said}"
-        if "scripts is disabled" in said or "is not digitally signed" in said:
-            hint = "a policy forbids scripts: set Turn on Script Execution to Allow all scripts for this host"
-            return error(Code.HOST_UNSUPPORTED, text, hint=hint, host=name)
+        squeezed = "".join(said.split())
+        for identity, hint in POLICIES.items():
+            if identity in squeezed:
+                return error(Code.HOST_UNSUPPORTED, text, hint=hint, host=name)
         return error(Code.TARGET_WRITE_ERROR, text, hint="look into that folder on the host", host=name)

@@ -94,4 +94,3 @@ class Volume:
     def free_bytes(self) -> int:
         """See `Store.free_bytes`."""
         return self.free()
-

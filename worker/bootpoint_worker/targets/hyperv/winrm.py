@@ -159,5 +159,3 @@ def _pin(access: HostAccess, protocol: Protocol) -> None:
     session = protocol.transport.build_session()
     session.verify = False
     session.mount("https://", Adapter())
-
-
