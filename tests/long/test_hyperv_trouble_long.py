@@ -267,6 +267,19 @@ def test_a_worker_that_froze_before_it_held_its_layer_never_gets_it(bench: Bench
     assert bench.read(point.point_id) == _at(None, BASE)
 
 
+def test_a_leaf_that_a_backup_reads_is_not_taken_for_damaged(bench: Bench, host: Host) -> None:
+    layer = bench.open()["system"]
+    bench.write(layer, BASE)
+    wanted = bench.commit_point({"system": layer})
+    hold = host.holds.take(host.locate(layer.identity))
+    with pytest.raises(BootpointError) as caught:
+        bench.target.commit(bench.replica, wanted)
+    assert (caught.value.code, layer.identity in caught.value.message) == (Code.BUSY, True)
+    host.holds.release(hold)
+    point = bench.target.commit(bench.replica, wanted)
+    assert bench.read(point.point_id) == _at(None, BASE)
+
+
 def test_a_shell_that_is_killed_in_mid_commit_costs_a_retry(bench: Bench, host: Host) -> None:
     layer = bench.open()["system"]
     bench.write(layer, BASE)

@@ -50,6 +50,10 @@ function New-Checkpoint {
             Stop-Operation 'layer_lost' "$($drive.Path) is another leaf than the one that was written" 'see docs/hyperv.md'
         }
         $why = Get-Damage $drive.Path
+        # Sharing and lock violations: a backup or a scanner lets go of it again, and it may be whole.
+        if ($why -match '0x8007002[01]') {
+            Stop-Operation 'busy' "$($drive.Path) is in use: $why" "leave the standby's folder out of backups and scans"
+        }
         if ($why) {
             Stop-Operation 'target_check_failed' "$($drive.Path) is damaged: $why" 'the next run starts a new layer'
         }
