@@ -18,7 +18,7 @@ RELEASE_TIMEOUT, RELEASE_TICK = 120.0, 0.5
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    r"""A volume, or a folder below one; see `snapshots.host.Store`.
+    r"""A volume, or a folder below one; see `snapshots.store.Store`.
 
     Attributes:
         files: The host's files.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.base import LayerReader, LayerWriter
@@ -14,6 +14,7 @@ from bootpoint_worker.targets.layer import OpenDisk
 from bootpoint_worker.targets.replica import Replica, ReplicaDisk
 from bootpoint_worker.targets.sight import Sight
 from bootpoint_worker.targets.snapshots import journal
+from bootpoint_worker.targets.snapshots.store import Store
 from bootpoint_worker.targets.snapshots.vm import Disk, State, TestPlan, Vm
 
 if TYPE_CHECKING:
@@ -24,35 +25,6 @@ if TYPE_CHECKING:
 
 def no_step(_name: str) -> None:
     """Pass a step by; tests put something here that dies."""
-
-
-class Store(Protocol):
-    """Where files of a host lie; paths are the host's own."""
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-
-    def get(self, path: str) -> bytes | None:
-        """Read a file; None when there is none."""
-
-    def put(self, path: str, data: bytes) -> None:
-        """Write a file as a whole, in place of one that is there; a crash may leave a part of it."""
-
-    def move_new(self, source: str, destination: str) -> bool:
-        """Give a file another name, which mustn't be taken: then it stays, and False is returned."""
-
-    def delete(self, path: str) -> None:
-        """Remove a file, or a directory with all that is in it; nothing when there is none."""
-
-    def list(self, directory: str, pattern: str = "*") -> list[str]:
-        """Return the names in a directory that match a pattern (``*``, ``?``), sorted; empty when there is none."""
-
-    def has(self, path: str) -> bool:
-        """Tell whether a file is there."""
-
-    def free_bytes(self) -> int:
-        """Return how many bytes are free."""
 
 
 class Host(ABC):

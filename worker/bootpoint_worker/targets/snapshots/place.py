@@ -19,7 +19,8 @@ from bootpoint_common.errors import Code, error
 from bootpoint_worker.targets.host import taken
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.snapshots import journal, layout
-from bootpoint_worker.targets.snapshots.host import Host, Store
+from bootpoint_worker.targets.snapshots.host import Host
+from bootpoint_worker.targets.snapshots.store import Store
 from bootpoint_worker.targets.snapshots.vm import State, Vm
 
 _T = TypeVar("_T")
