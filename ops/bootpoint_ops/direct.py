@@ -148,7 +148,7 @@ def vm_start(
         started = target.start(found.replica, request)
         journal = target.inspect(found.replica)
         profile = journal.profile if journal is not None else None
-        return {**started_as_json(started, profile), "point": chosen.name}
+        return {**started_as_json(started, profile), "point": chosen.name, "addresses": []}  # KVM tells no guest
 
 
 def vm_stop(direct: Direct, vm: str, *, test_id: str | None) -> dict[str, Any]:

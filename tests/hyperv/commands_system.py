@@ -11,12 +11,10 @@ from tests.hyperv.machine import State
 from tests.hyperv.pwsh.cmdlet import Call
 from tests.hyperv.pwsh.failure import failure
 from tests.hyperv.pwsh.value import PSObject, Table
+from tests.hyperv.wmi import VIRTUALIZATION
 
 if TYPE_CHECKING:
     from tests.hyperv.host import Host
-
-#: Namespace of Hyper-V's classes since Windows Server 2012.
-VIRTUALIZATION = "root\\virtualization\\v2"
 
 
 #: Version of the Hyper-V module of the older releases; those since Windows Server 2016 have 2.0.0.0 ("What's new in

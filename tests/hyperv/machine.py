@@ -17,6 +17,7 @@ from tests.hyperv.part import Card, Drive, Settings
 if TYPE_CHECKING:
     from tests.hyperv.guest import Guest
     from tests.hyperv.holding import Hold
+    from tests.hyperv.wmi import Telling
 
 
 class State(Enum):
@@ -175,6 +176,8 @@ class Machine(Shown):
         self._left: set[Path] = set()  # files that removed checkpoints had
         self._ran = False
         self._guest: Guest | None = None
+        self._silent_looks = 0  # at its guest's exchange, which doesn't answer them
+        self._told: dict[str, Telling] = {}  # what its guest was told of its addresses, by the cards' MAC addresses
         self.name = name
         self.id = uuid.uuid4()
         self.generation = generation

@@ -63,6 +63,7 @@ class Card:
     is_legacy: bool
     vm_name: str = ""
     vm_id: uuid.UUID | None = None
+    adapter_id: str = field(default_factory=lambda: str(uuid.uuid4()).upper())
 
     @property
     def connected(self) -> bool:

@@ -18,6 +18,7 @@ from tests.hyperv import (  # noqa: F401 - they register what they carry out
     commands_vhd,
     commands_vm,
     fault,
+    wmi,
 )
 from tests.hyperv.cmdlets import cmdlets, reference
 from tests.hyperv.command import COMMANDS, many

@@ -27,6 +27,10 @@ class Trouble:
         vmms: Status of Hyper-V's service.
         deaf_guests: Guests don't heed a shutdown.
         heartbeat: What the guest of the next VM that starts tells; None for a guest that is well.
+        silent_looks: How many looks at the integration services of the next VM that starts get no answer.
+        exchange_disabled: The key-value pair exchange is switched off in the settings of every VM.
+        busy_looks: How many looks at a guest that was told its addresses find it still at that.
+        guest_refuses: What a guest answers that is told its addresses; empty for one that takes them.
         second_hop: Cluster cmdlets work: the login may go on to the other nodes.
     """
 
@@ -42,6 +46,10 @@ class Trouble:
     vmms: str = "Running"
     deaf_guests: bool = False
     heartbeat: Heartbeat | None = None
+    silent_looks: int = 0
+    exchange_disabled: bool = False
+    busy_looks: int = 1
+    guest_refuses: str = ""
     second_hop: bool = True
     _failures: dict[str, list[Callable[[], Failure]]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)

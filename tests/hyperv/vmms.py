@@ -14,6 +14,7 @@ from tests.hyperv.part import Card, Controller, Drive
 
 if TYPE_CHECKING:
     from tests.hyperv.host import Host
+    from tests.hyperv.wmi import Job
 
 #: Most networks' cards get addresses from here: Microsoft's range, then three bytes of the host.
 MAC_PREFIX = "00155D"
@@ -27,11 +28,13 @@ class Vmms:
 
     Attributes:
         machines: All of them, in the order in which they were made.
+        jobs: What it does in the background, and has done.
     """
 
     def __init__(self, host: Host) -> None:
         self._host = host
         self.machines: list[Machine] = []
+        self.jobs: list[Job] = []
 
     def create(self, name: str, above: str, generation: int) -> Machine:
         """Make a VM in a folder of its name below another, which needn't be there (New-VM, -Path).
@@ -87,6 +90,7 @@ class Vmms:
         machine.state = State.Running
         well = Heartbeat.NoContact if self._host.runs_guests else Heartbeat.OkApplicationsUnknown
         machine.heartbeat = self._host.trouble.heartbeat or well
+        machine._silent_looks, machine._told = self._host.trouble.silent_looks, {}
         self._host.merger.wait_for(machine)
         try:
             if self._host.runs_guests:

@@ -121,6 +121,8 @@ def test_a_start_and_a_stop_are_in_the_rows_at_once(site: Site) -> None:
     on = site.host.name
     assert site.done("vm", "start", on, "erp-standby", first, "--yes")["point"] == first
     assert (site.replica()["standby"], site.in_use()) == ("running", {first: ["standby"]})
+    # Hosts of this kind tell no guest its addresses.
+    assert site.done("vm", "address", on, "erp-standby") == {"name": "erp-standby", "addresses": []}
     assert site.refused("vm", "start", on, "erp-standby", "--yes") == (4, "standby_running")
     assert site.refused("vm", "revert", on, "erp-standby", "latest") == (4, "standby_running")
     assert site.in_use() == {first: ["standby"]}

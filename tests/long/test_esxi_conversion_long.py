@@ -12,8 +12,9 @@ import pytest
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import MiB
 from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.esxi.target import EsxiTarget
 from bootpoint_worker.targets.journal import JournalPoint
-from bootpoint_worker.targets.replica import ReplicaDisk
+from bootpoint_worker.targets.replica import Addressing, ReplicaDisk
 from tests.contract.driver_esxi import GUISES, esxi
 from tests.contract.drivers import Driver
 from tests.contract.test_target import Bench, _replica
@@ -92,6 +93,14 @@ def test_unconverted_it_is_attached_as_its_source_knows_it(driver: Driver, tmp_p
         with pytest.raises(BootpointError) as caught:
             bench.target.start(bench.replica, StartRequest(conversion="v2v"))
         assert caught.value.code is Code.CONVERSION_FAILED
+        nic = replace(bench.replica.nics[0], addressing=Addressing("static", addresses=("10.9.0.21/24",)))
+        bench.replica = replace(bench.replica, nics=(nic,))
+        bench.target.create(bench.replica)
         bench.target.start(bench.replica, StartRequest(conversion="none"))
+        assert isinstance(bench.target, EsxiTarget)
+        (told,) = bench.target.tell_addresses(bench.replica, 0)
+        assert not told.told
+        assert "was not told its addresses, for hosts of its kind can't tell a guest that runs;" in told.text
+        assert told.text.endswith("set them by hand: 10.9.0.21/24")
         bench.target.stop(bench.replica, None)
         bench.target.remove(bench.replica)

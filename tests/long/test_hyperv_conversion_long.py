@@ -9,6 +9,7 @@ import pytest
 
 from bootpoint_common.units import MiB
 from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.hyperv.target import HyperVTarget
 from tests.contract.driver_hyperv import HyperVHooks, hyperv
 from tests.hyperv.readers import by_dissect
 from tests.long.test_esxi_conversion_long import _bench, _replicated
@@ -43,6 +44,12 @@ def test_a_machine_that_knows_ide_alone_gets_the_drivers_of_hyper_v_and_boots(tm
             _flatten(driver.hooks, vm.name, size, raw)
             bench.target.stop(bench.replica, "t1")
             assert bench.read(point.point_id, size=size) == disk.read_bytes()
+            # The conversion has written its addresses: the host has nothing to tell it.
+            bench.target.start(bench.replica, StartRequest(paused=True))
+            assert isinstance(bench.target, HyperVTarget)
+            assert bench.target.tell_addresses(bench.replica, 0) == ()
+            bench.target.start(bench.replica, StartRequest(paused=True, conversion="none"))
+            assert len(bench.target.tell_addresses(bench.replica, 0)) == len(bench.replica.nics) == 1
             bench.target.remove(bench.replica)
     # QEMU has no such disks. That it boots from IDE, too, shows that its file systems and its loader are whole.
     with running(raw, log, bus="ide"):

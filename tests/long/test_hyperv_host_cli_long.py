@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,9 +20,11 @@ from bootpoint_common.units import MiB
 from bootpoint_ops.cli import main
 from bootpoint_worker.replica import as_json
 from bootpoint_worker.targets.certificate import fetch_fingerprint, normalised
-from bootpoint_worker.targets.host import HostAccess
-from bootpoint_worker.targets.hyperv import connect
-from bootpoint_worker.targets.replica import Replica, ReplicaDisk
+from bootpoint_worker.targets.hyperv import addresses, connect
+from bootpoint_worker.targets.replica import Addressing, Nic, Replica, ReplicaDisk
+from tests.contract.driver_hyperv import HyperVHooks, access_to
+from tests.contract.drivers import Driver
+from tests.contract.test_target import SIZE, Bench
 from tests.hyperv.cluster import Cluster
 from tests.hyperv.host import Host
 from tests.service.commandline import answer_of, error_of
@@ -49,8 +53,8 @@ def call(parts: Fleet, database: str, tmp_path: Path) -> Call:
         "COLUMNS": "200",
     }
 
-    def invoke(*words: str, stdin: str | None = None) -> Result:
-        return CliRunner().invoke(main, [*words, "-o", "json"], env=env, input=stdin)
+    def invoke(*words: str, stdin: str | None = None, form: str = "json") -> Result:
+        return CliRunner().invoke(main, [*words, "-o", form], env=env, input=stdin)
 
     return invoke
 
@@ -114,21 +118,16 @@ def test_nodes_are_added_one_by_one(call: Call, parts: Fleet, tmp_path: Path) ->
     assert row["settings"]["nodes"] == {"hv2": normalised("ab" * 32), "hv3": normalised("cd" * 20)}
 
 
-def test_a_standby_gets_its_role_in_the_cluster(call: Call, parts: Fleet, tmp_path: Path) -> None:
-    """The replica is made by its driver alone; its row is all that the command asks the database for."""
-    with Host(tmp_path / "hv1", cluster=Cluster(tmp_path / "shared")) as host:
-        answer_of(call(*words(host, "--winrm", "http"), stdin=host.password))
-        assert shown(call)["cluster"] == {"name": "CL1", "node": "HV1", "nodes": [{"name": "HV1", "state": "up"}]}
-        replica = Replica(
-            replica_id=uuid4(), job="erp", vm_name="erp-standby", storage="C:\\ClusterStorage\\Volume1", folder="",
-            cpus=1, memory_bytes=512 * MiB, firmware="uefi", disks=(ReplicaDisk("system", 64 * MiB, "erp-system"),),
-        )  # fmt: skip
-        settings = {"winrm": "http", "smb_port": host.samba.port}
-        access = HostAccess(
-            "hv1", "hyperv", host.address, host.winrm.port, host.username, password=host.password, settings=settings
-        )
-        with closing(connect(access)) as target:
-            target.create(replica)
+@contextmanager
+def standby(parts: Fleet, host: Host, storage: str, *nics: Nic) -> Iterator[Bench]:
+    """Make a replica on a host, with its row, and lend a session of its own."""
+    replica = Replica(
+        replica_id=uuid4(), job="erp", vm_name="erp-standby", storage=storage, folder="", cpus=1,
+        memory_bytes=512 * MiB, firmware="uefi", disks=(ReplicaDisk("system", SIZE, "erp-system"),), nics=nics,
+    )  # fmt: skip
+    access = replace(access_to(host), name="hv1")
+    with closing(connect(access)) as target:
+        target.create(replica)
         with parts.database.transaction() as connection:
             run(
                 connection,
@@ -137,6 +136,49 @@ def test_a_standby_gets_its_role_in_the_cluster(call: Call, parts: Fleet, tmp_pa
                 replica.replica_id,
                 Jsonb(as_json(replica)),
             )
+        hooks = HyperVHooks(host, access)
+        yield Bench(Driver("hyperv", partial(connect, access), hooks, storage, "LAN"), target, replica)
+
+
+def test_a_start_says_what_its_guest_was_told_and_can_be_followed_by_another_try(
+    call: Call, parts: Fleet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine runs whatever comes of its addresses: the start succeeds, and the history has both."""
+    monkeypatch.setattr(addresses, "TICK", 0.05)
+    nic = Nic("LAN", "virtio", "00:15:5d:00:00:01", addressing=Addressing("static", addresses=("10.9.0.21/24",)))
+    with Host(tmp_path / "hv1") as host:
+        answer_of(call(*words(host, "--winrm", "http"), stdin=host.password))
+        with standby(parts, host, "D:", nic) as bench:
+            point = bench.point(None, (0, b"1" * 4096))
+        host.trouble.silent_looks = 10_000
+        start = ("vm", "start", "hv1", "erp-standby", "--yes", "--guest-timeout", "0")
+        started = answer_of(call(*start))
+        assert (started["state"], started["point"]) == ("running", point.name)
+        (told,) = started["addresses"]
+        assert (told["told"], told["mac"]) == (False, "00:15:5d:00:00:01")
+        assert told["text"].endswith("`bootpoint vm address` tells it once they do; set them by hand: 10.9.0.21/24")
+        read = call("vm", "address", "hv1", "erp-standby", "--guest-timeout", "0", form="table").stdout
+        assert " ".join(read.split()) == f"problem: {told['text']}"
+        host.machine("erp-standby")._silent_looks = 3
+        (told,) = answer_of(call("vm", "address", "hv1", "erp-standby"))["addresses"]
+        assert told["text"] == "network card 00:15:5d:00:00:01 was told its addresses: 10.9.0.21/24"
+        assert host.machine("erp-standby")._told["00155D000001"].addresses == ("10.9.0.21/24",)
+        tested = answer_of(call(*start, "--test", "t1"))
+        assert (tested["name"], tested["addresses"]) == ("erp-standby-test-t1", [])
+        assert host.machine("erp-standby-test-t1")._told == {}
+    events = parts.rows("SELECT kind, text FROM event WHERE kind LIKE 'vm_%%' ORDER BY id")
+    kinds = [row["kind"] for row in events]
+    assert kinds == ["vm_started", "vm_addresses", "vm_addresses", "vm_addresses", "vm_started"]
+    assert events[3]["text"] == f"erp-standby: {told['text']}"
+
+
+def test_a_standby_gets_its_role_in_the_cluster(call: Call, parts: Fleet, tmp_path: Path) -> None:
+    """The replica is made by its driver alone; its row is all that the command asks the database for."""
+    with Host(tmp_path / "hv1", cluster=Cluster(tmp_path / "shared")) as host:
+        answer_of(call(*words(host, "--winrm", "http"), stdin=host.password))
+        assert shown(call)["cluster"] == {"name": "CL1", "node": "HV1", "nodes": [{"name": "HV1", "state": "up"}]}
+        with standby(parts, host, "C:\\ClusterStorage\\Volume1"):
+            pass
         found = answer_of(call("vm", "cluster", "hv1", "erp-standby", "--add"))
         assert found == {"name": "erp-standby", "role": "erp-standby", "node": "HV1", "changed": True}
         assert not answer_of(call("vm", "cluster", "hv1", "erp-standby", "--add"))["changed"]

@@ -12,7 +12,7 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.standing import uses
 from bootpoint_worker.targets.base import Target
 from bootpoint_worker.targets.guest import Profile
-from bootpoint_worker.targets.host import HostInfo, VirtualMachine
+from bootpoint_worker.targets.host import HostInfo, Told, VirtualMachine
 from bootpoint_worker.targets.journal import Journal, JournalPoint
 
 #: What stands for the newest point in a command.
@@ -34,6 +34,11 @@ def vm_as_json(machine: VirtualMachine) -> dict[str, Any]:
 def started_as_json(machine: VirtualMachine, profile: Profile | None) -> dict[str, Any]:
     """Return what ``vm start`` says: the VM, and what is known of the machine in it."""
     return {**vm_as_json(machine), "profile": None if profile is None else msgspec.to_builtins(profile)}
+
+
+def told_as_json(told: Iterable[Told]) -> list[dict[str, Any]]:
+    """Return what came of telling a guest its addresses, card by card."""
+    return [msgspec.to_builtins(each) for each in told]
 
 
 def machines_as_json(machines: Sequence[VirtualMachine], journals: Iterable[Journal]) -> list[dict[str, Any]]:

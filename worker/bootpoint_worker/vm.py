@@ -25,14 +25,19 @@ from bootpoint_worker.hostinfo import (
     start_point,
     started_as_json,
     started_vm,
+    told_as_json,
     vm_as_json,
 )
 from bootpoint_worker.replica import from_json
-from bootpoint_worker.targets.base import Clustered, StartRequest, Target
+from bootpoint_worker.targets.base import Clustered, StartRequest, Target, TellsAddresses
 from bootpoint_worker.targets.journal import Journal
 from bootpoint_worker.targets.replica import Replica
 
 _log = logging.getLogger(__name__)
+
+#: Seconds that the guest of a standby may take by default until it can be told its addresses: a Windows that finds new
+#: hardware starts in a few minutes.
+GUEST_SECONDS = 240.0
 
 
 def _vm_list(context: Context, request: Request) -> dict[str, Any]:
@@ -183,7 +188,26 @@ def _vm_start(context: Context, request: Request) -> dict[str, Any]:
         finally:
             subject.keep()
         subject.record("vm_started", f"{started.name} started from {point.name}", point.name)
-    return {**started_as_json(started, journal.profile if journal is not None else None), "point": point.name}
+        told = [] if test_id else _told(subject)
+    answer = started_as_json(started, journal.profile if journal is not None else None)
+    return {**answer, "point": point.name, "addresses": told}
+
+
+def _told(subject: _Subject) -> list[dict[str, Any]]:
+    """Tell the guest of the standby, which runs, its addresses, where its host can; what came of each card."""
+    if not isinstance(subject.target, TellsAddresses):
+        return []
+    seconds = float(subject.request.arguments.get("guest_seconds", GUEST_SECONDS))
+    told = subject.target.tell_addresses(subject.replica, seconds)
+    if told:
+        text = "; ".join(each.text for each in told)
+        subject.record("vm_addresses", f"{subject.replica.vm_name}: {text}")
+    return told_as_json(told)
+
+
+def _vm_address(context: Context, request: Request) -> dict[str, Any]:
+    with _subject(context, request) as subject:
+        return {"name": subject.replica.vm_name, "addresses": _told(subject)}
 
 
 def _vm_stop(context: Context, request: Request) -> dict[str, Any]:
@@ -234,6 +258,7 @@ ANSWERS: dict[str, Callable[[Context, Request], dict[str, Any]]] = {
     "vm_list": _vm_list,
     "vm_points": _vm_points,
     "vm_start": _vm_start,
+    "vm_address": _vm_address,
     "vm_stop": _vm_stop,
     "vm_revert": _vm_revert,
     "vm_cluster": _vm_cluster,

@@ -13,7 +13,7 @@ from bootpoint_common.units import format_size
 from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import confirm, emit, output_option, say, session, table
 from bootpoint_ops.cli.reach import ask, direct_of, job_of, reach, words_of
-from bootpoint_worker.vm import is_uuid
+from bootpoint_worker.vm import GUEST_SECONDS, is_uuid
 
 #: Seconds that stopping or moving a VM may take at least before nobody has answered.
 SLOW = 60.0
@@ -21,7 +21,26 @@ SLOW = 60.0
 #: Seconds that a start may take; the second one where virt-v2v-in-place converts, which takes minutes without KVM.
 START_SECONDS, V2V_SECONDS = 180.0, 1500.0
 
+#: Seconds that a guest which has answered may take to put its addresses into effect, and its host to ask for each card.
+TELLING_SECONDS = 180.0
+
 _TEST = click.option("--test", "test_id", metavar="ID", help="A test VM beside the standby, by its id.")
+
+_PASSWORD_FILE = click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the host's password, where none is saved.",
+)
+
+_GUEST_TIMEOUT = click.option(
+    "--guest-timeout",
+    "guest_seconds",
+    metavar="SECONDS",
+    default=GUEST_SECONDS,
+    show_default=True,
+    type=click.FloatRange(0, 3600),
+    help="How long a standby's guest on Hyper-V may take until it can be told its addresses, if no conversion has.",
+)
 
 
 @click.group()
@@ -128,6 +147,7 @@ def revert(words: tuple[str, ...], timeout: float, *, direct: bool, **way: Any) 
     type=click.Choice(("auto", "light", "v2v", "none")),
     help="How its disks are made to boot: as its profile says, by edits of files, by virt-v2v-in-place, not at all.",
 )
+@_GUEST_TIMEOUT
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @reach
 def start(
@@ -137,6 +157,7 @@ def start(
     serial_log: str | None,
     conversion: str,
     *,
+    guest_seconds: float,
     direct: bool,
     yes: bool,
     **way: Any,
@@ -161,13 +182,45 @@ def start(
             confirm(job_of(host, name, timeout, way), what, yes=yes)
         arguments = {
             "vm": name, "point": point, "test_id": test_id, "serial_log": serial_log,
-            "conversion": conversion, "actor": session().env.actor,
+            "conversion": conversion, "guest_seconds": guest_seconds, "actor": session().env.actor,
         }
-        machine = ask("vm_start", host, arguments, max(timeout, _patience(host, name, conversion)), way)
+        patience = _patience(host, name, conversion) + (0 if test_id else _answering(host, guest_seconds))
+        machine = ask("vm_start", host, arguments, max(timeout, patience), way)
     said = [f"{machine['name']} is {machine['state']}, from {machine['point']}"]
     problems = (machine.get("profile") or {}).get("problems", ())
     said += [f"{'problem' if each['bootable'] else 'it will not boot'}: {each['text']}" for each in problems]
-    say("\n".join(said), machine)
+    say("\n".join([*said, *_addresses(machine)]), machine)
+
+
+@vm.command()
+@click.argument("host")
+@click.argument("name", metavar="VM")
+@_GUEST_TIMEOUT
+@_PASSWORD_FILE
+@timeout_option
+@output_option
+def address(host: str, name: str, timeout: float, *, guest_seconds: float, password_file: Path | None) -> None:
+    """Tell the guest of a standby that runs on a Hyper-V host its addresses, as its start does.
+
+    It may be done again at any time; the machine goes on.
+    """
+    arguments = {"vm": name, "guest_seconds": guest_seconds, "actor": session().env.actor}
+    way = {"ssh_key": None, "password_file": password_file}
+    found = ask("vm_address", host, arguments, max(timeout, SLOW + _answering(host, guest_seconds)), way)
+    nothing = f"{name} has nothing to be told: its conversion has written its addresses, or its host tells no guest"
+    say("\n".join(_addresses(found)) or nothing, found)
+
+
+def _addresses(found: dict[str, Any]) -> list[str]:
+    """Return the lines that say what came of telling a guest its addresses."""
+    return [each["text"] if each["told"] else f"problem: {each['text']}" for each in found["addresses"]]
+
+
+def _answering(host: str | None, guest_seconds: float) -> float:
+    """Return how much longer an answer may take where a guest is waited for: on Hyper-V."""
+    with session().env.database.transaction() as connection:
+        found = one(connection, "SELECT 1 FROM host WHERE name = %s AND kind = 'hyperv'", host)
+    return guest_seconds + TELLING_SECONDS if found is not None else 0
 
 
 def _patience(host: str | None, name: str | None, conversion: str) -> float:
@@ -213,11 +266,7 @@ def stop(
 @click.argument("host")
 @click.argument("name", metavar="VM")
 @click.option("--add/--remove", "add", default=None, help="Give it the role, or take it away.")
-@click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the host's password, where none is saved.",
-)
+@_PASSWORD_FILE
 @timeout_option
 @output_option
 def cluster(host: str, name: str, timeout: float, *, add: bool | None, password_file: Path | None) -> None:

@@ -21,7 +21,7 @@ from uuid import UUID
 
 from bootpoint_common.units import MiB
 from bootpoint_worker.targets.guest import Profile
-from bootpoint_worker.targets.host import HostInfo, Role, VirtualMachine
+from bootpoint_worker.targets.host import HostInfo, Role, Told, VirtualMachine
 from bootpoint_worker.targets.journal import FoundReplica, Journal, JournalPoint
 from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenPoint
 from bootpoint_worker.targets.replica import Replica
@@ -113,6 +113,23 @@ class Clustered(Protocol):
             NotFoundError: ``no_such_vm``.
             FatalError: ``host_unsupported``: the host is in no cluster, or other nodes can't reach the standby's files;
                 ``host_permission``: the cluster refuses this login.
+        """
+
+
+@runtime_checkable
+class TellsAddresses(Protocol):
+    """What a driver can besides whose hosts may tell a guest that runs what addresses its cards are to have."""
+
+    def tell_addresses(self, replica: Replica, seconds: float) -> Sequence[Told]:
+        """Tell the guest of the standby, which runs, of each of its cards; may be called again, with the same outcome.
+
+        Args:
+            replica: The replica.
+            seconds: How long its guest may take until it can be told; 0 for one try.
+
+        Returns:
+            What came of each card; empty where the conversion of its start has written the addresses. Nothing that goes
+            wrong is raised: the machine runs all the same.
         """
 
 

@@ -48,6 +48,21 @@ class VirtualMachine:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """What came of telling a guest that runs what addresses one of its cards is to have.
+
+    Attributes:
+        mac: The card's MAC address.
+        told: Whether the guest has taken them.
+        text: A sentence: what it was told, or why it wasn't and what is to be set by hand.
+    """
+
+    mac: str
+    told: bool
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Node:
     """A node of a failover cluster: its name, and its state: ``up``, ``down``, ``paused`` or ``joining``."""
 

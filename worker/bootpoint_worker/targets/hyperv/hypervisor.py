@@ -11,13 +11,13 @@ from uuid import UUID
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.host import HostInfo
-from bootpoint_worker.targets.hyperv import creation, data, fitting, hardware, machine, sight
+from bootpoint_worker.targets.hyperv import addresses, creation, data, fitting, hardware, machine, sight
 from bootpoint_worker.targets.hyperv.cluster import set_role
 from bootpoint_worker.targets.hyperv.host import MAC_PREFIX, Host, session_of
 from bootpoint_worker.targets.hyperv.inspect import inspect_host
 from bootpoint_worker.targets.hyperv.session import HyperVSession
 from bootpoint_worker.targets.layer import OpenDisk
-from bootpoint_worker.targets.replica import Replica
+from bootpoint_worker.targets.replica import Nic, Replica
 from bootpoint_worker.targets.sight import Sight
 from bootpoint_worker.targets.snapshots import journal, layout
 from bootpoint_worker.targets.snapshots.place import Snapshot
@@ -131,6 +131,10 @@ class HyperV(Host):
     def power_on(self, vm: Vm) -> None:
         """See `Host.power_on`."""
         self.do("start", vm, ACT_TIMEOUT)
+
+    def tell_addresses(self, vm: Vm, nic: Nic, deadline: float) -> str | None:
+        """See `Host.tell_addresses`."""
+        return addresses.tell(self, vm, nic, deadline)
 
     def power_off(self, vm: Vm) -> None:
         """See `Host.power_off`."""

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 #: The parts, in their order: the frame is first, for a script's parameters are; the choice of an operation is last, for
 #: PowerShell knows a function from its definition on.
-PARTS = ("bootpoint", "host", "cluster", "machine", "hardware", "checkpoint", "disk", "dispatch")
+PARTS = ("bootpoint", "host", "cluster", "machine", "hardware", "checkpoint", "disk", "address", "dispatch")
 
 
 @cache

@@ -11,7 +11,7 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.base import LayerReader, LayerWriter
 from bootpoint_worker.targets.host import HostInfo
 from bootpoint_worker.targets.layer import OpenDisk
-from bootpoint_worker.targets.replica import Replica, ReplicaDisk
+from bootpoint_worker.targets.replica import Nic, Replica, ReplicaDisk
 from bootpoint_worker.targets.sight import Sight
 from bootpoint_worker.targets.snapshots import journal
 from bootpoint_worker.targets.snapshots.store import Store
@@ -158,6 +158,19 @@ class Host(ABC):
     @abstractmethod
     def power_on(self, vm: Vm) -> None:
         """Start a VM."""
+
+    def tell_addresses(self, vm: Vm, nic: Nic, deadline: float) -> str | None:  # noqa: ARG002 - for those who can
+        """Tell a guest that runs what addresses a card is to have; it has some, or DHCP.
+
+        Args:
+            vm: The VM.
+            nic: The card.
+            deadline: Until when the guest may take to answer (`time.monotonic`); after it, it is asked once.
+
+        Returns:
+            None when the guest has taken them, else why not, as it goes on after "for".
+        """
+        return "hosts of its kind can't tell a guest that runs"
 
     @abstractmethod
     def power_off(self, vm: Vm) -> None:

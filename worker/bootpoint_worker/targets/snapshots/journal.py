@@ -102,6 +102,7 @@ class Machine(KeptMachine, msgspec.Struct, frozen=True):
         uuid: A test VM's own id.
         started_at: When bootpoint started it, or let it be written to; None when it didn't.
         held: The standby was reverted to this point, and a commit doesn't move it on.
+        converted: The start has converted what the standby's disks show, with its guest's addresses.
         serial_log: Path on the host that its first serial port is written to.
     """
 
@@ -110,6 +111,7 @@ class Machine(KeptMachine, msgspec.Struct, frozen=True):
     uuid: UUID | None = None
     started_at: datetime | None = None
     held: bool = False
+    converted: bool = False
     serial_log: str | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bootpoint_common.units import format_size
 from bootpoint_worker.targets.snapshots import journal
+from bootpoint_worker.targets.snapshots.addressing import words
 from bootpoint_worker.targets.snapshots.host import Host
 from bootpoint_worker.targets.snapshots.place import Snapshot
 
@@ -50,4 +51,6 @@ def _machine(manifest: journal.Manifest) -> str:
     if profile is not None and (profile.bus or profile.nic_model):
         lines.append(f"It boots on hardware that its source knows: {profile.bus or 'the bus of the job'}.")
     lines += [f"Known problem: {problem.text}." for problem in profile.problems] if profile is not None else []
+    known = [nic for nic in manifest.replica.nics if nic.addressing.addresses]
+    lines += [f"Set by hand, where it doesn't have them: card {nic.mac}: {words(nic.addressing)}." for nic in known]
     return "\n".join(["", *lines, ""]) if lines else ""

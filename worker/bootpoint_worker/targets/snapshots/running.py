@@ -54,7 +54,8 @@ def _start(
     host.step("start:stand")
     before = leaf.stand(host, before, point)
     held = standing is not None and standing.held and standing.point_id == point.point_id
-    entry = journal.Machine(point_id=point.point_id, started_at=datetime.now(UTC), held=held)
+    now = datetime.now(UTC)
+    entry = journal.Machine(point_id=point.point_id, started_at=now, held=held, converted=work is not None)
     host.step("start:journal")
     # Before it runs: a crash in between must not look like drift.
     after = place.change(before, msgspec.structs.replace(before.manifest, standby=entry, dirty=True))

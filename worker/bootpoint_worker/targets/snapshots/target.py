@@ -9,13 +9,14 @@ from uuid import UUID
 
 from bootpoint_worker.targets.base import LayerReader, LayerWriter, StartRequest
 from bootpoint_worker.targets.guest import Profile
-from bootpoint_worker.targets.host import HostInfo, VirtualMachine
+from bootpoint_worker.targets.host import HostInfo, Told, VirtualMachine
 from bootpoint_worker.targets.journal import FoundReplica, Journal, JournalPoint
 from bootpoint_worker.targets.layer import CommitPoint, Layer, OpenPoint
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.share import Share
 from bootpoint_worker.targets.sight import Sight
 from bootpoint_worker.targets.snapshots import (
+    addressing,
     commit,
     consolidation,
     conversion,
@@ -117,6 +118,10 @@ class SnapshotTarget:
     def start(self, replica: Replica, request: StartRequest) -> VirtualMachine:
         """See `Target.start`."""
         return running.start(self.host, replica, request)
+
+    def tell_addresses(self, replica: Replica, seconds: float) -> tuple[Told, ...]:
+        """See `TellsAddresses.tell_addresses`."""
+        return addressing.tell(self.host, replica, seconds)
 
     def examine(self, replica: Replica, point_id: UUID) -> Profile:
         """See `Target.examine`."""

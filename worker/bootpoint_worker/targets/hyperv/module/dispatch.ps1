@@ -33,6 +33,8 @@ function Invoke-Operation {
         'copy' { return Copy-Disk -Arguments $Arguments }
         'close' { return Close-File -Arguments $Arguments }
         'sight' { return Get-Sight -Arguments $Arguments }
+        'address' { return Set-Address -Arguments $Arguments }
+        'address_job' { return Get-AddressJob -Arguments $Arguments }
         default { Stop-Operation -Code 'host_unsupported' -Message "the module has no operation $Name" }
     }
 }
