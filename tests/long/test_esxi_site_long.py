@@ -23,6 +23,7 @@ def site(database: str, tmp_path: Path) -> Iterator[EsxiSite]:
     rewrite(disk, 0)
     with esxi_site(database, tmp_path, disk, points=14, limits=SLOWLY) as made:
         made.protect()
+        made.examined()
         yield made
 
 

@@ -23,6 +23,7 @@ def site(database: str, tmp_path: Path) -> Iterator[HyperVSite]:
     rewrite(disk, 0)
     with hyperv_site(database, tmp_path, disk, points=14, limits=SLOWLY) as made:
         made.protect()
+        made.examined()
         yield made
 
 

@@ -68,6 +68,11 @@ class Site(ABC):
         """Do a run to its end."""
         self.fleet.wait(self.begin(), seconds=PATIENCE)
 
+    def examined(self) -> None:
+        """Wait until a worker has looked into the first point: it doesn't hold the host any more."""
+        query = "SELECT 1 FROM replica WHERE profile ? 'made_at'"
+        self.fleet.wait_until(lambda: self.fleet.row(query), PATIENCE)
+
     def refused(self) -> Row:
         """Do a run that has to fail; returns it."""
         return self.fleet.wait(self.fleet.run(self.job), state="failed", seconds=PATIENCE)
