@@ -94,3 +94,18 @@ def test_the_library_on_this_machine_is_described(tmp_path: Path) -> None:
         [problem] = find_means(replace(access, settings={**access.settings, LIBDIR_SETTING: str(libdir)}), "8").problems
         assert problem.startswith(f"nbdkit finds no disk library of VMware in {libdir} (")
         assert "`bootpoint host set esx1 --vddk-libdir DIR`" in problem
+
+
+def test_a_connection_that_the_host_closed_is_made_again_by_what_reads(tmp_path: Path) -> None:
+    """As after a restart of its management agent; the certificate is looked at again."""
+    with Esxi(tmp_path, "8.0") as host, closing(Client(access=access_to(host))) as client:
+        names = client.read_all("HostSystem", "name")
+        host.cut()
+        host.start()
+        assert [found for _, found in client.read_all("HostSystem", "name")] == [found for _, found in names]
+        host.renew_certificate()
+        host.cut()
+        host.start()
+        with pytest.raises(BootpointError) as problem:
+            client.read_all("HostSystem", "name")
+        assert problem.value.code is Code.HOST_KEY_CHANGED

@@ -2,7 +2,8 @@
 
 Nothing is read through the attributes of pyVmomi's objects, which cost a round trip each and fetch whole trees: a
 read is one ``RetrievePropertiesEx`` with the paths that are wanted. A session that the host has ended (after 30 minutes
-of silence, or when its management agent restarts) is renewed once; the call that met its end was not carried out.
+of silence, or when its management agent restarts) is renewed once; the call that met its end was not carried out. Of a
+connection that the host has closed nobody knows that: only what reads is repeated.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Sequence
-from http.client import HTTPException, HTTPSConnection
+from http.client import BadStatusLine, HTTPException, HTTPSConnection
+from ssl import SSLEOFError, SSLZeroReturnError
 from typing import TYPE_CHECKING, Any, TypeVar
 from xml.parsers.expat import ExpatError
 
@@ -38,6 +40,9 @@ TASK_TIMEOUT = 600.0
 
 #: Seconds between two looks at a task: at first, and at most.
 TASK_TICKS = 0.05, 1.0
+
+#: What a call meets on a connection that the host has closed since the last one: at once, unlike a host that is away.
+_CLOSED = (ConnectionError, BadStatusLine, SSLEOFError, SSLZeroReturnError)
 
 
 class Client:
@@ -82,22 +87,18 @@ class Client:
         return fingerprint_of(self._context.shown, "sha1")
 
     def managed(self, kind: str, moref: str) -> Any:
-        """Return the object with a known id (``42``, ``vm-42``); whether it is there isn't asked.
-
-        Args:
-            kind: Name of its kind: ``VirtualMachine``.
-            moref: The id.
-        """
+        """Return the object of a kind (``VirtualMachine``) with an id (``42``); whether it is there isn't asked."""
         _ = self.content
         from pyVmomi import VmomiSupport
 
         return VmomiSupport.GetWsdlType("urn:vim25", kind)(moref, self._stub)
 
-    def call(self, function: Callable[[], T]) -> T:
+    def call(self, function: Callable[[], T], *, safe: bool = False) -> T:
         """Make a call; repeat it once with a new session when the old one was ended.
 
         Args:
             function: Makes the call, with objects of this client.
+            safe: Whether it only reads: it is repeated, too, when the host has closed a connection that was kept.
 
         Returns:
             What it returns.
@@ -105,6 +106,7 @@ class Client:
         Raises:
             BootpointError: See `fault.MEANINGS`.
         """
+        kept = self._content is not None
         _ = self.content
         from pyVmomi import vim
 
@@ -114,10 +116,13 @@ class Client:
             except vim.fault.NotAuthenticated:
                 self._log_in()
                 return function()
-            except (OSError, HTTPException):
+            except (OSError, HTTPException) as exc:
                 # The session is left to the host: a goodbye would wait for it as long again.
                 self._content = None
-                raise
+                if not (kept and safe and isinstance(exc, _CLOSED)):
+                    raise
+            self._log_in()
+            return function()
 
     def run(self, function: Callable[[], vim.Task], *, timeout: float = TASK_TIMEOUT) -> Any:
         """Make a call that begins a task, and wait for its end; see `call` and `wait`."""
@@ -177,7 +182,7 @@ class Client:
         if not chosen:
             return []
         asked = Query.of_each(chosen, paths, optional)
-        return self.call(lambda: asked.fetch(self.content.propertyCollector))
+        return self.call(lambda: asked.fetch(self.content.propertyCollector), safe=True)
 
     def read_all(
         self, kind: str, *paths: str, optional: Sequence[str] = (), root: Any = None
@@ -203,7 +208,7 @@ class Client:
             view.DestroyView()
             return found
 
-        return self.call(fetched)
+        return self.call(fetched, safe=True)
 
     def http(self, method: str, target: str, body: bytes = b"") -> tuple[int, bytes]:
         """Send a request of HTTP with the session, such as for a file of a datastore.
