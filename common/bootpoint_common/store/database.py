@@ -7,8 +7,10 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
+import msgspec
 import psycopg
 from psycopg.rows import dict_row
+from psycopg.types.json import set_json_loads
 from psycopg_pool import ConnectionPool
 
 Row = dict[str, Any]
@@ -54,6 +56,7 @@ class Database:
         )
 
     def _configure(self, connection: Connection) -> None:
+        set_json_loads(msgspec.json.decode, connection)  # several times as fast as Python's own
         connection.execute(f"SET idle_in_transaction_session_timeout = '{_IDLE_SECONDS}s'".encode())
         # Else instants come in the server's zone, in which an hour's sum is wrong where its clock changes.
         connection.execute(b"SET timezone = 'UTC'")

@@ -183,6 +183,13 @@ def committed(connection: Connection, point: Point, stored: Mapping[str, int]) -
     run(connection, "UPDATE replica SET head = %s WHERE id = %s", point.id, point.replica_id)
     run(
         connection,
+        "UPDATE run SET changed_bytes = greatest(changed_bytes, (SELECT sum(d.changed_bytes)::bigint"
+        " FROM boot_point_disk d WHERE d.point_id = %s)) WHERE uid = %s",
+        point.id,
+        point.run_uid,
+    )
+    run(
+        connection,
         "DELETE FROM sample s USING boot_point_disk d WHERE s.point_disk_id = d.id AND d.point_id = %s",
         point.id,
     )

@@ -7,9 +7,11 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 import click
+from rich.cells import cell_len
 from rich.console import Console, JustifyMethod
 from rich.table import Table
 from rich.text import Text
@@ -117,7 +119,8 @@ def console() -> Console:
 def emit(value: Any, show: Callable[[Console], None]) -> None:
     """Print a result: the value as JSON, or what ``show`` writes."""
     if session().json:
-        click.echo(json.dumps(jsonable(value), ensure_ascii=False))
+        # What json doesn't know are instants and ids; most of what there is, is JSON already.
+        click.echo(json.dumps(value, ensure_ascii=False, default=jsonable))
     else:
         show(console())
 
@@ -134,6 +137,9 @@ def table(columns: Sequence[str], lines: Sequence[Sequence[object]], *, empty: s
         if not lines:
             out.print(empty, markup=False)
             return
+        if not out.is_terminal:
+            _print_plain(columns, lines)
+            return
         drawn = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
         for number, name in enumerate(columns):
             title = name.lstrip(">")
@@ -142,9 +148,31 @@ def table(columns: Sequence[str], lines: Sequence[Sequence[object]], *, empty: s
             drawn.add_column(title, justify=justify, overflow="fold", no_wrap=whole)
         for line in lines:
             drawn.add_row(*(_cell(value) for value in line))
-        _draw(out, drawn)
+        out.print(drawn)
 
     return show
+
+
+def _print_plain(columns: Sequence[str], lines: Sequence[Sequence[object]]) -> None:
+    """Print a table that nobody wraps or colours, as wide as it needs to be.
+
+    Rich takes a millisecond for each line, and there may be ten thousand.
+    """
+    titles = [name.lstrip(">") for name in columns]
+    cells = [[_text(value).split("\n") for value in line] for line in lines]
+    printed = []
+    widths = [
+        max(cell_len(title), *(cell_len(part) for line in cells for part in line[number]))
+        for number, title in enumerate(titles)
+    ]
+    for line in ([[title] for title in titles], *cells):
+        for parts in zip_longest(*line, fillvalue=""):
+            padded = (
+                " " * (width - cell_len(part)) + part if name.startswith(">") else part + " " * (width - cell_len(part))
+                for name, width, part in zip(columns, widths, parts, strict=True)
+            )
+            printed.append("  ".join(padded).rstrip())
+    click.echo("\n".join(printed))
 
 
 def fields(pairs: Sequence[tuple[str, object]]) -> Callable[[Console], None]:
@@ -172,13 +200,20 @@ def _draw(out: Console, drawn: Table) -> None:
 
 
 def _cell(value: object) -> Text:
-    text = "-" if value is None or value == "" else plain(value)
+    text = _text(value)
     return Text(text, style=_STATES.get(text, ""))
+
+
+def _text(value: object) -> str:
+    return "-" if value is None or value == "" else plain(value)
 
 
 def plain(value: object) -> str:
     """Return lines without anything that a terminal would obey: what scripts and hosts wrote is in many a message."""
-    lines = str(value).replace("\r\n", "\n").split("\n")
+    text = str(value)
+    if text.isascii() and text.isprintable():
+        return text
+    lines = text.replace("\r\n", "\n").split("\n")
     return "\n".join(printable(line.expandtabs()) for line in lines)
 
 
