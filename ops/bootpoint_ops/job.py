@@ -14,6 +14,7 @@ from bootpoint_common.identity import new_id
 from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
 from bootpoint_common.store import disk, due, event, limit, start
 from bootpoint_common.store import job as jobs
+from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Row, one, one_row, rows, run
 from bootpoint_common.store.job import Job
 from bootpoint_ops import known
@@ -125,6 +126,8 @@ def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = 
     _set_replicas(connection, applied)
     if applied.number is not None:
         due.plan(connection, applied.number)
+        if not spec.enabled:
+            runs.leave_line(connection, applied.number, f"{actor} disabled job {spec.name}", actor=actor)
         limit.tell(connection, applied.number)
     event.record(
         connection,

@@ -228,6 +228,25 @@ def test_a_paused_job_waits_and_goes_on_by_itself(site: Site) -> None:
     ]
 
 
+@pytest.mark.parametrize("how", ["pause", "disable"])
+@pytest.mark.parametrize("trigger", ["schedule", "manual"])
+def test_who_is_paused_or_disabled_leaves_the_line_unless_somebody_asked_for_the_run(
+    site: Site, trigger: str, how: str
+) -> None:
+    with site.database.transaction() as connection:
+        begun = runs.create(connection, site.job, trigger=trigger, requested_by="ann")
+    with site.database.transaction() as connection:
+        if how == "pause":
+            pauses.pause(connection, "erp", until=future(days=9), reason="new disks", actor="ann")
+        else:
+            jobs.switch(connection, "erp", enabled=False, actor="ann")
+    (row,) = site.rows("SELECT id, state, reason, message FROM run")
+    words = "ann paused job erp: new disks" if how == "pause" else "ann disabled job erp"
+    left = {"state": "cancelled", "reason": "cancelled", "message": words}
+    stays = {"state": "waiting", "reason": None, "message": None}
+    assert row == {"id": begun.id, **(left if trigger == "schedule" else stays)}
+
+
 def test_enabling_a_job_ends_its_pause(site: Site) -> None:
     with site.database.transaction() as connection:
         pauses.pause(connection, "erp", until=future(days=9), reason="new disks", actor="ann")

@@ -325,6 +325,21 @@ def cancel(connection: Connection, number: int, *, actor: str, origin: str | Non
     return found
 
 
+def leave_line(connection: Connection, job_id: int, why: str, *, actor: str) -> None:
+    """Cancel the run of a job that waits, unless somebody asked for it by hand: the job is to run by itself no more.
+
+    Args:
+        connection: The transaction that pauses or disables the job.
+        job_id: The job.
+        why: What the run says of its end.
+        actor: Who.
+    """
+    query = "SELECT uid, job_name FROM run WHERE job_id = %s AND state = 'waiting' AND trigger <> 'manual'"
+    for row in rows(connection, query, job_id):
+        problem = error(Code.CANCELLED, why, job=row["job_name"])
+        end(connection, row["uid"], problem, actor=actor, ending="cancelled")
+
+
 def add_scripts(connection: Connection, run_uid: UUID, results: list[message.ScriptResult]) -> None:
     """Keep what scripts of the job did, one result a stage; one that failed is an event, the first time it is told."""
     found = get(connection, run_uid, lock=True)
