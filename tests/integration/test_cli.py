@@ -77,6 +77,20 @@ def test_a_name_that_is_no_utf_8_is_a_usage_error(call: Call) -> None:
     assert (result.exit_code, error_of(result)["value"]) == (2, "caf\\udce9")
 
 
+@pytest.mark.parametrize("address", ["caf\udce9", "kvm1..example.org", "a" * 64])
+@pytest.mark.parametrize("words", [("vm", "list", "--direct"), ("host", "add", "h2", "--kind", "kvm")])
+def test_an_address_that_nobody_can_look_up_is_a_usage_error(call: Call, words: tuple[str, ...], address: str) -> None:
+    result = call(*words, "--address", address, "-o", "json")
+    assert (result.exit_code, error_of(result)["code"]) == (2, "spec_invalid")
+    assert "is neither a DNS name nor an address" in error_of(result)["message"]
+
+
+def test_a_setting_that_is_no_utf_8_is_a_usage_error(call: Call) -> None:
+    words = ("host", "add", "h2", "--kind", "esxi", "--address", "127.0.0.1", "--vddk-libdir", "caf\udce9")
+    result = call(*words, "-o", "json")
+    assert (result.exit_code, error_of(result)["value"]) == (2, "caf\\udce9")
+
+
 def test_without_up_and_without_a_database_the_way_out_is_named(tmp_path: Path) -> None:
     state = {"BOOTPOINT_STATE": str(tmp_path), "BOOTPOINT_DATABASE_URL": ""}
     result = CliRunner().invoke(main, ["job", "list", "-o", "json"], env=state)

@@ -47,6 +47,19 @@ KEYS = {
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def to_look_up(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Take a DNS name or an address; of what is neither, Python's look-up raises what nobody expects.
+
+    Such as one with an empty label (RFC 3490, section 4).
+    """
+    if value is not None:
+        try:
+            value.encode("idna")
+        except UnicodeError as exc:
+            raise click.BadParameter(f"{value!r} is neither a DNS name nor an address") from exc
+    return value
+
+
 def reach_options(*, new: bool) -> Callable[[F], F]:
     """Add the options that say how a host is reached.
 
@@ -55,7 +68,10 @@ def reach_options(*, new: bool) -> Callable[[F], F]:
     """
     options = [
         click.option(
-            "--address", required=new, help="DNS name or address; 'local' is the machine that the workers run on."
+            "--address",
+            required=new,
+            callback=to_look_up,
+            help="DNS name or address; 'local' is the machine that the workers run on.",
         ),
         click.option(
             "--port", type=click.IntRange(1, 65535), help="TCP port of its control service. [default: the kind's own]"

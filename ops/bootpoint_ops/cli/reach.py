@@ -12,7 +12,7 @@ import click
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import host as rows
 from bootpoint_common.store.database import one
-from bootpoint_ops.cli.access import secrets_of
+from bootpoint_ops.cli.access import secrets_of, to_look_up
 from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import output_option, session, waiting
 from bootpoint_ops.host import VIRT_TYPES
@@ -33,7 +33,9 @@ def reach(command: F) -> F:
         click.option(
             "--direct", is_flag=True, help="Without database, broker and workers; instead of HOST say --address."
         ),
-        click.option("--address", help="With --direct: DNS name or address, 'local' for this machine."),
+        click.option(
+            "--address", callback=to_look_up, help="With --direct: DNS name or address, 'local' for this machine."
+        ),
         click.option("--user", default="root", show_default=True, help="With --direct: account."),
         click.option(
             "--port", default=22, show_default=True, type=click.IntRange(1, 65535), help="With --direct: SSH port."

@@ -66,12 +66,13 @@ class Root(click.Group):
         except click.ClickException as wrong:
             complain(usage(wrong), as_json=_wants_json(session, words))
             code = 2
-        except UnicodeEncodeError:
+        except (UnicodeEncodeError, psycopg.DataError) as refused:  # as text, or within JSON
             odd = [word for word in words if not _is_text(word)]
-            if not odd:
+            if not odd and isinstance(refused, UnicodeEncodeError):
                 raise
-            complain(_not_text(odd[0]), as_json=_wants_json(session, words))
-            code = 2
+            named = _not_text(odd[0]) if odd else _database_problem(refused)
+            complain(named, as_json=_wants_json(session, words))
+            code = named.exit_code
         except CarrierLost as away:
             complain(_broker_problem(away), as_json=_wants_json(session, words))
             code = 1
