@@ -46,7 +46,7 @@ __all__ = [
 SEED = int(os.environ.get("BOOTPOINT_SEED") or 0)
 
 # What a promise compares is shown when it isn't kept.
-pytest.register_assert_rewrite("tests.contract.snapshots")
+pytest.register_assert_rewrite("tests.contract.snapshots", "tests.long.trouble")
 
 # A loaded machine is slow; how long an example takes says nothing about it being right.
 hypothesis.settings.register_profile("same", deadline=None, derandomize=True)

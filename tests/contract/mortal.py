@@ -1,4 +1,7 @@
-"""A worker that dies between any two steps of a verb, and another one that is to do the rest."""
+"""A worker that dies between any two steps of a verb, and another one that is to do the rest.
+
+On hosts whose points are their own snapshots; how KVM's driver dies is `tests/integration/kvm/test_crash.py`.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import TypeVar
 
 from bootpoint_common.units import GRAIN
 from bootpoint_worker.targets.base import StartRequest, Target
+from bootpoint_worker.targets.snapshots.target import SnapshotTarget
 from tests.contract.drivers import Driver
 from tests.contract.test_target import Bench, _at, _pattern, _replica
 
@@ -30,18 +34,24 @@ class Mortal:
     """A session that dies at one step, and is followed by one that doesn't.
 
     Attributes:
-        connect: Makes a session that calls a function with the name of each step.
+        driver: The host's driver.
         die_at: Number of the step.
         steps: Names of the steps that were come to.
     """
 
-    connect: Callable[[Callable[[str], None]], Target]
+    driver: Driver
     die_at: int | None = None
     steps: list[str] = field(default_factory=list)
     target: Target = field(init=False)
 
     def __post_init__(self) -> None:
-        self.target = self.connect(self._step)
+        self.target = self._connect()
+
+    def _connect(self) -> Target:
+        target = self.driver.connect()
+        assert isinstance(target, SnapshotTarget)
+        target.host.step = self._step
+        return target
 
     def _step(self, name: str) -> None:
         self.steps.append(name)
@@ -54,7 +64,7 @@ class Mortal:
             return call(self.target)
         except Died:
             self.close()
-            self.target = self.connect(self._step)
+            self.target = self._connect()
             return call(self.target)
 
     def close(self) -> None:
@@ -62,8 +72,9 @@ class Mortal:
         self.target.close()
 
 
-def live(driver: Driver, mortal: Mortal) -> None:
+def live(mortal: Mortal) -> None:
     """Let a replica go through all verbs, and look at what it shows in the end."""
+    driver = mortal.driver
     bench = Bench(driver, mortal.target, _replica(driver, disks=1))
     replica, do = bench.replica, mortal.do
     do(lambda target: target.create(replica))
@@ -103,21 +114,20 @@ def live(driver: Driver, mortal: Mortal) -> None:
         assert not [vm for vm in fresh.inspect_host().vms if vm.name.startswith(replica.vm_name)]
 
 
-def try_each_step(driver: Driver, connect: Callable[[Callable[[str], None]], Target], part: int) -> None:
+def try_each_step(driver: Driver, part: int) -> None:
     """Let a worker die at each step of one part of all, and look whether the next one does the rest.
 
     Args:
-        driver: The host.
-        connect: See `Mortal`.
+        driver: The host's driver.
         part: Which of `PARTS`.
     """
-    with closing(Mortal(connect)) as counted:
-        live(driver, counted)
+    with closing(Mortal(driver)) as counted:
+        live(counted)
     assert len(counted.steps) > 40
     for number in range(part, len(counted.steps), PARTS):
-        with closing(Mortal(connect, die_at=number)) as mortal:
+        with closing(Mortal(driver, die_at=number)) as mortal:
             try:
-                live(driver, mortal)
+                live(mortal)
             except Exception as exc:
                 exc.add_note(f"the worker died at step {number}, {counted.steps[number]}")
                 raise

@@ -18,29 +18,29 @@ from bootpoint_worker.targets.esxi import fence
 from bootpoint_worker.targets.esxi.target import EsxiTarget
 from tests.contract.driver_esxi import EsxiHooks, esxi
 from tests.contract.test_target import Bench, _at, _code, _pattern, _replica, _write_through
-from tests.esxi.client import Client
 from tests.esxi.server import Esxi
 from tests.esxi.world import ROOT
-from tests.long.test_esxi_trouble_long import BASE, _goes_on, _vm, bench, host, somebody
+from tests.long.test_esxi_trouble_long import InTheClient, driver, host, somebody
+from tests.long.trouble import BASE, bench, goes_on
 
-__all__ = ["bench", "host", "somebody"]
+__all__ = ["bench", "driver", "host", "somebody"]
 
 
-def _move(somebody: Client, bench: Bench) -> None:
+def _move(somebody: InTheClient, bench: Bench) -> None:
     """Move the standby to another folder of the datastore, and register it there, as its host's own client can."""
-    center, name = somebody.datacenter, bench.replica.vm_name
-    files = somebody.service.content.fileManager
-    _vm(somebody, bench).UnregisterVM()
+    client, name = somebody.client, bench.replica.vm_name
+    center, files = client.datacenter, client.service.content.fileManager
+    somebody.vm.UnregisterVM()
     files.MakeDirectory("[datastore1] elsewhere", center, True)
     move = files.MoveDatastoreFile_Task(
         f"[datastore1] bootpoint/{name}", center, f"[datastore1] elsewhere/{name}", center
     )
-    somebody.result(move)
+    client.result(move)
     place = f"[datastore1] elsewhere/{name}/{name}.vmx"
-    somebody.result(center.vmFolder.RegisterVM_Task(place, name, False, somebody.pool))
+    client.result(center.vmFolder.RegisterVM_Task(place, name, False, client.pool))
 
 
-def test_a_standby_that_somebody_moves_is_gone_on_with_where_it_is(bench: Bench, somebody: Client) -> None:
+def test_a_standby_that_somebody_moves_is_gone_on_with_where_it_is(bench: Bench, somebody: InTheClient) -> None:
     first = bench.point(None, BASE)
     second = bench.point(first, (GRAIN, b"2" * GRAIN))
     _move(somebody, bench)
@@ -62,11 +62,11 @@ def test_a_standby_that_somebody_moves_is_gone_on_with_where_it_is(bench: Bench,
         bench.target.stop(bench.replica, request.test_id)
 
 
-def _renamed(somebody: Client, bench: Bench) -> None:
-    somebody.result(_vm(somebody, bench).Rename_Task(f"{bench.replica.vm_name} (old)"))
+def _renamed(somebody: InTheClient, bench: Bench) -> None:
+    somebody.rename(f"{bench.replica.vm_name} (old)")
 
 
-def test_a_standby_that_is_renamed_in_mid_write_is_still_written(bench: Bench, somebody: Client) -> None:
+def test_a_standby_that_is_renamed_in_mid_write_is_still_written(bench: Bench, somebody: InTheClient) -> None:
     head = bench.point(None, BASE)
     layer = bench.open(head)["system"]
     bench.write(layer, (GRAIN, b"2" * GRAIN))
@@ -76,17 +76,17 @@ def test_a_standby_that_is_renamed_in_mid_write_is_still_written(bench: Bench, s
     assert bench.read(second.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN), (2 * GRAIN, b"3" * GRAIN))
 
 
-def _reverted(somebody: Client, bench: Bench) -> None:
-    somebody.result(_vm(somebody, bench).RevertToCurrentSnapshot_Task())
+def _reverted(somebody: InTheClient, bench: Bench) -> None:
+    somebody.client.result(somebody.vm.RevertToCurrentSnapshot_Task())
 
 
-def _snapshot_made(somebody: Client, bench: Bench) -> None:
-    somebody.snapshot(_vm(somebody, bench), "mine")
+def _snapshot_made(somebody: InTheClient, bench: Bench) -> None:
+    somebody.snapshot("mine")
 
 
 @pytest.mark.parametrize("act", [_move, _reverted, _snapshot_made])
 def test_what_takes_the_leaf_away_in_mid_write_ends_the_point(
-    bench: Bench, somebody: Client, act: Callable[[Client, Bench], None]
+    bench: Bench, somebody: InTheClient, act: Callable[[InTheClient, Bench], None]
 ) -> None:
     head = bench.point(None, BASE)
     layer = bench.open(head)["system"]
@@ -94,20 +94,20 @@ def test_what_takes_the_leaf_away_in_mid_write_ends_the_point(
     act(somebody, bench)
     assert _code(lambda: bench.target.open_writer(bench.replica, layer, 2)) is Code.LAYER_LOST
     assert _code(lambda: bench.commit({"system": layer})) is Code.LAYER_LOST
-    _goes_on(bench, head, layer)
+    goes_on(bench, head, layer)
 
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_snapshot_that_somebody_removes_in_mid_write_is_missed_where_it_is_needed(
-    bench: Bench, somebody: Client, number: int
+    bench: Bench, somebody: InTheClient, number: int
 ) -> None:
     first = bench.point(None, (0, b"0" * GRAIN))
     head = bench.point(first, BASE)
     layer = bench.open(head)["system"]
     bench.write(layer, (GRAIN, b"2" * GRAIN))
-    [root] = _vm(somebody, bench).snapshot.rootSnapshotList
+    [root] = somebody.vm.snapshot.rootSnapshotList
     gone = [root, root.childSnapshotList[0]][number]
-    somebody.result(gone.snapshot.RemoveSnapshot_Task(removeChildren=False))
+    somebody.client.result(gone.snapshot.RemoveSnapshot_Task(removeChildren=False))
     if gone.name == first.name:
         # What the point stands on shows what it did.
         second = bench.commit({"system": layer})
@@ -135,7 +135,7 @@ def test_a_datastore_that_fills_up_in_mid_write_ends_the_point(bench: Bench, hos
     assert _code(lambda: _write_through(writer, 0, _pattern(3, 4 * MiB))) is Code.HOST_FULL
     writer.close()
     store.capacity_bytes = capacity
-    _goes_on(bench, head, layer)
+    goes_on(bench, head, layer)
 
 
 def test_a_certificate_that_is_renewed_in_mid_run_is_compared_for_the_disks_too(tmp_path: Path) -> None:
@@ -194,18 +194,20 @@ def test_a_host_that_may_not_be_written_to_any_more_says_whose_word_counts(
     assert (caught.value.code, expected[1] in (caught.value.hint or "")) == (expected[0], True)
     trouble.managed_by, trouble.free_licence = None, False
     layer = bench.open(head)["system"]
-    _goes_on(bench, head, layer)
+    goes_on(bench, head, layer)
 
 
-def test_a_vm_of_the_standbys_name_that_somebody_made_meanwhile_is_left_alone(bench: Bench, somebody: Client) -> None:
+def test_a_vm_of_the_standbys_name_that_somebody_made_meanwhile_is_left_alone(
+    bench: Bench, somebody: InTheClient
+) -> None:
     head = bench.point(None, BASE)
     _renamed(somebody, bench)
-    somebody.create(bench.replica.vm_name)
+    somebody.client.create(bench.replica.vm_name)
     assert _code(lambda: bench.open(head)) is Code.VM_NAME_TAKEN
     with pytest.raises(vim.fault.DuplicateName):
-        somebody.create(bench.replica.vm_name)
-    strangers = [vm for vm in somebody.datacenter.vmFolder.childEntity if vm.name == bench.replica.vm_name]
+        somebody.client.create(bench.replica.vm_name)
+    strangers = [vm for vm in somebody.client.datacenter.vmFolder.childEntity if vm.name == bench.replica.vm_name]
     assert [vm.config.annotation for vm in strangers] in ([None], [""])
-    somebody.result(strangers[0].Destroy_Task())
+    somebody.client.result(strangers[0].Destroy_Task())
     layer = bench.open(head)["system"]
-    _goes_on(bench, head, layer)
+    goes_on(bench, head, layer)

@@ -6,10 +6,9 @@ import contextlib
 import threading
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from bootpoint_common.errors import BootpointError, Code, Fenced, RetryableError
@@ -19,34 +18,60 @@ from bootpoint_worker.targets.base import StartRequest
 from bootpoint_worker.targets.hyperv import hypervisor
 from bootpoint_worker.targets.hyperv.target import HyperVTarget
 from bootpoint_worker.targets.journal import JournalPoint
-from bootpoint_worker.targets.layer import Layer
 from bootpoint_worker.targets.replica import ReplicaDisk
-from bootpoint_worker.targets.snapshots import consolidation, place
+from bootpoint_worker.targets.snapshots import consolidation
 from bootpoint_worker.vhdx.file import LocalFile
 from bootpoint_worker.vhdx.image import identify
 from bootpoint_worker.vhdx.metadata import Kind
 from tests.contract.driver_hyperv import NETWORK, HyperVHooks, hyperv
-from tests.contract.test_target import SIZE, Bench, _at, _bench, _code, _pattern, _write_through
+from tests.contract.drivers import Driver
+from tests.contract.test_target import SIZE, Bench, _at, _code, _pattern
 from tests.hyperv import checkpoint
 from tests.hyperv.host import Host
 from tests.hyperv.machine import Machine, State, Switch
+from tests.long.trouble import *  # noqa: F403 - its tests run here
+from tests.long.trouble import BASE, goes_on
 
-#: What the first point of each test shows.
-BASE = (0, _pattern(1, 2 * GRAIN))
+
+@dataclass(frozen=True, slots=True)
+class InTheManager:
+    """`Somebody` who has the standby in Hyper-V Manager."""
+
+    host: Host
+    machine: Machine
+
+    def start(self) -> None:
+        self.host.vmms.power_on(self.machine)
+
+    def stop(self) -> None:
+        self.host.vmms.power_off(self.machine)
+
+    def rename(self, name: str) -> None:
+        self.machine.name = name
+
+    def snapshot(self, name: str) -> None:
+        checkpoint.make(self.host, self.machine, name)
+
+    def snapshots(self) -> list[str]:
+        return [each.name for each in self.machine._snapshots]
+
+    def remove_snapshots(self) -> None:
+        for each in list(self.machine._snapshots):
+            checkpoint.remove(self.host, each)
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    """A replica with one disk on a host."""
-    with hyperv(tmp_path) as driver:
-        yield from _bench(driver, 1)
+def driver(tmp_path: Path) -> Iterator[Driver]:
+    """The host's driver."""
+    with hyperv(tmp_path) as made:
+        yield made
 
 
 @pytest.fixture
-def host(bench: Bench) -> Host:
+def host(driver: Driver) -> Host:
     """The host."""
-    assert isinstance(bench.driver.hooks, HyperVHooks)
-    return bench.driver.hooks.host
+    assert isinstance(driver.hooks, HyperVHooks)
+    return driver.hooks.host
 
 
 @pytest.fixture
@@ -55,43 +80,10 @@ def machine(bench: Bench, host: Host) -> Machine:
     return host.machine(bench.replica.vm_name)
 
 
-def _goes_on(bench: Bench, head: JournalPoint, layer: Layer) -> None:
-    """Assert that the open point is aborted without a trace, and that the next one succeeds."""
-    bench.target.abort(bench.replica, layer.point_id, [layer])
-    assert bench.journal().head == head
-    second = bench.point(head, (GRAIN, b"2" * GRAIN))
-    assert bench.read(head.point_id) == _at(None, BASE)
-    assert bench.read(second.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN))
-    assert bench.journal().drift is None
-
-
-def test_a_host_that_goes_in_mid_write_is_gone_on_with_when_it_is_back(bench: Bench, host: Host) -> None:
-    head = bench.point(None, BASE)
-    layer = bench.open(head)["system"]
-    writer = bench.target.open_writer(bench.replica, layer, 1)
-    _write_through(writer, 0, b"torn" * 128)
-    host.cut()
-    with pytest.raises(BootpointError) as caught:
-        _write_through(writer, GRAIN, b"late" * 128)
-    assert caught.value.code in (Code.HOST_UNREACHABLE, Code.TARGET_WRITE_ERROR)
-    writer.close()
-    assert _code(bench.journal) is Code.HOST_UNREACHABLE
-    host.start()
-    _goes_on(bench, head, layer)
-
-
-def test_a_standby_that_somebody_starts_ends_the_run_and_is_let_run(bench: Bench, host: Host, machine: Machine) -> None:
-    head = bench.point(None, BASE)
-    layer = bench.open(head)["system"]
-    bench.write(layer, (0, b"half" * 128))
-    host.vmms.power_on(machine)
-    assert _code(lambda: bench.target.open_writer(bench.replica, layer, 2)) is Code.STANDBY_RUNNING
-    assert _code(lambda: bench.commit({"system": layer})) is Code.STANDBY_RUNNING
-    bench.target.abort(bench.replica, layer.point_id, [layer])
-    assert bench.journal().drift
-    assert _code(lambda: bench.open(head)) is Code.STANDBY_RUNNING
-    host.vmms.power_off(machine)
-    _goes_on(bench, head, layer)
+@pytest.fixture
+def somebody(host: Host, machine: Machine) -> InTheManager:
+    """Somebody who sits at the host."""
+    return InTheManager(host, machine)
 
 
 def test_a_standby_that_somebody_starts_in_the_last_moment_is_not_turned_off(
@@ -110,36 +102,7 @@ def test_a_standby_that_somebody_starts_in_the_last_moment_is_not_turned_off(
         assert _code(lambda: target.abort(bench.replica, layer.point_id, [layer])) is Code.STANDBY_RUNNING
     assert machine.state is State.Running
     host.vmms.power_off(machine)
-    _goes_on(bench, head, layer)
-
-
-def test_a_checkpoint_that_somebody_makes_ends_the_point(bench: Bench, host: Host, machine: Machine) -> None:
-    head = bench.point(None, BASE)
-    layer = bench.open(head)["system"]
-    bench.write(layer, (0, b"half" * 128))
-    checkpoint.make(host, machine, f"{machine.name} - (12/3/2026 - 10:00:00 AM)")
-    assert _code(lambda: bench.target.open_writer(bench.replica, layer, 2)) is Code.LAYER_LOST
-    assert _code(lambda: bench.commit({"system": layer})) is Code.LAYER_LOST
-    _goes_on(bench, head, layer)
-
-
-def test_a_checkpoint_that_somebody_removes_is_missed_by_name(bench: Bench, host: Host, machine: Machine) -> None:
-    head = bench.point(None, BASE)
-    for each in list(machine._snapshots):
-        checkpoint.remove(host, each)
-    assert bench.journal().drift
-    with pytest.raises(BootpointError) as caught:
-        bench.open(head)
-    assert caught.value.code is Code.LAYER_LOST
-    assert head.name in caught.value.message
-
-
-def test_a_standby_that_somebody_renames_is_still_known(bench: Bench, machine: Machine) -> None:
-    head = bench.point(None, BASE)
-    machine.name = f"{machine.name} (old)"
-    second = bench.point(head, (GRAIN, b"2" * GRAIN))
-    assert [point.point_id for point in bench.journal().points] == [head.point_id, second.point_id]
-    assert machine.name == bench.replica.vm_name
+    goes_on(bench, head, layer)
 
 
 def test_a_merge_that_takes_longer_than_a_call_is_waited_for_by_the_next(
@@ -212,42 +175,7 @@ def test_a_torn_leaf_is_thrown_away_and_never_gone_on_with(bench: Bench, host: H
             file.write(b"torn")
     assert _code(lambda: bench.target.open_writer(bench.replica, layer, 2)) is Code.TORN_LEAF
     assert _code(lambda: bench.commit({"system": layer})) is Code.TARGET_CHECK_FAILED
-    _goes_on(bench, head, layer)
-
-
-@pytest.mark.timeout(900)
-def test_thirty_points_leave_room_for_one_more(bench: Bench) -> None:
-    points: list[JournalPoint] = []
-    for number in range(bench.target.point_limit + 1):
-        points.append(bench.point(points[-1] if points else None, (number * 4096, b"%03d." % number * 1024)))
-    bench.target.consolidate(bench.replica, points[0].point_id)
-    content = _at(None, *((number * 4096, b"%03d." % number * 1024) for number in range(len(points))))
-    assert bench.read(points[-1].point_id) == content
-    assert len(bench.journal().points) == bench.target.point_limit
-
-
-def test_what_a_standby_wrote_is_kept_beside_the_points(bench: Bench, host: Host, machine: Machine) -> None:
-    first = bench.point(None, BASE)
-    second = bench.point(first, (GRAIN, b"2" * GRAIN))
-    vm = bench.target.start(bench.replica, StartRequest(paused=True))
-    bench.driver.hooks.guest_write(bench.replica, vm, "system", 0, b"guest" * 1024)
-    third = bench.point(second, (GRAIN, b"3" * GRAIN))
-    names = [each.name for each in machine._snapshots]
-    assert third.name in names
-    assert [name for name in names if name.startswith("kept-")]
-    # The point that it stands on stays until somebody has decided.
-    assert _code(lambda: bench.target.consolidate(bench.replica, second.point_id)) is Code.POINT_IN_USE
-
-
-def test_a_writer_of_another_session_is_ended_by_the_next_claim(bench: Bench) -> None:
-    layer = bench.open()["system"]
-    late = bench.target.open_writer(bench.replica, layer, 1)
-    with closing(bench.driver.connect()) as other, closing(other.open_writer(bench.replica, layer, 2)) as writer:
-        _write_through(writer, 0, b"b" * GRAIN)
-        with pytest.raises(Fenced):
-            _write_through(late, 0, b"late" * 128)
-    late.close()
-    assert bench.read(bench.commit({"system": layer}).point_id) == _at(None, (0, b"b" * GRAIN))
+    goes_on(bench, head, layer)
 
 
 @pytest.mark.parametrize("committed", [False, True])
@@ -343,18 +271,6 @@ def test_answers_that_get_lost_are_looked_up(bench: Bench, host: Host) -> None:
     point = bench.target.commit(bench.replica, wanted)
     assert bench.journal().points == (point,)
     assert bench.read(point.point_id) == _at(None, BASE)
-
-
-def test_of_two_who_change_the_same_journal_one_comes_late(bench: Bench) -> None:
-    assert isinstance(bench.target, HyperVTarget)
-    host = bench.target.host
-    one, two = place.must_read(host, bench.replica), place.must_read(host, bench.replica)
-    place.change(one, msgspec.structs.replace(one.manifest, epoch=7))
-    with pytest.raises(place.Changed):
-        place.change(two, msgspec.structs.replace(two.manifest, epoch=8))
-    assert bench.journal().epoch == 7
-    left = one.store.list(one.vm.folder, "bootpoint-journal-*")
-    assert [name for name in left if not name.endswith(".json")] == []
 
 
 def test_a_machine_with_uefi_is_of_the_second_generation_and_keeps_it(bench: Bench, host: Host) -> None:
