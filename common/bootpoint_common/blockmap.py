@@ -31,6 +31,7 @@ from bootpoint_common.digest import (
     segment_grains,
     zero_segment,
 )
+from bootpoint_common.durable import sync_folder
 from bootpoint_common.units import GRAIN, MiB
 
 _PAGE = SEGMENT_GRAINS * ENTRY
@@ -137,11 +138,7 @@ class BlockMap:
         """Bring the segment digests up to date, and the file and its name onto stable storage."""
         self._refresh()
         os.fsync(self._descriptor)
-        directory = os.open(self.path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        sync_folder(self.path.parent)
 
     def close(self) -> None:
         """Close the file; may be called twice."""

@@ -12,6 +12,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bootpoint_common.cipher import KEY_BYTES, NONCE_BYTES, TAG_BYTES, Random, hkdf
+from bootpoint_common.durable import sync_folder
 
 #: Version of the format.
 VERSION = 1
@@ -112,8 +113,4 @@ def _create_key(path: Path) -> None:
         pass
     finally:
         draft.unlink()
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    sync_folder(path.parent)

@@ -16,6 +16,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from bootpoint_common.durable import sync_folder
 from bootpoint_common.errors import Code, error
 from bootpoint_common.units import MiB, format_size, round_up
 from bootpoint_ops.reached import Reached
@@ -168,11 +169,7 @@ def _part(path: Path) -> Iterator[Path]:
             if isinstance(exc, FileExistsError) or path.exists():
                 raise error(Code.SPEC_INVALID, f"{path} is there already", key="--to", value=str(path)) from exc
             part.rename(path)  # a file system without links
-        descriptor = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_folder(path.parent)
     finally:
         part.unlink(missing_ok=True)
 

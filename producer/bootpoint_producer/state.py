@@ -36,6 +36,7 @@ import msgspec
 from bootpoint_common.blockmap import BlockMap, DamagedMap
 from bootpoint_common.cipher import AgentKey
 from bootpoint_common.digest import SEGMENT_GRAINS, segment_digest, segment_grains
+from bootpoint_common.durable import sync_folder
 from bootpoint_common.identity import new_id
 from bootpoint_common.message import Base, BaseDisk
 from bootpoint_common.units import GRAIN
@@ -149,8 +150,8 @@ class AgentState:
         for slot, mark in marks.items():
             stored[slot]["mark"] = msgspec.to_builtins(mark)
         replace_file(folder / "point.json", json.dumps(stored))
-        _sync(folder.parent)
-        _sync(self._maps)
+        sync_folder(folder.parent)
+        sync_folder(self._maps)
 
     def held(self, replica_id: UUID, point_id: UUID) -> Base | None:
         """Return what is held of a point; None when its maps aren't complete."""
@@ -292,12 +293,4 @@ def replace_file(file: Path, text: str) -> None:
         stream.flush()
         os.fsync(stream.fileno())
     part.replace(file)
-    _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_folder(file.parent)

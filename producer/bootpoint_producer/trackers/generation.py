@@ -18,6 +18,8 @@ from pathlib import Path
 
 import msgspec
 
+from bootpoint_common.durable import sync_folder
+
 from .grains import Grains
 from .provider import Armed, Generation
 
@@ -109,7 +111,7 @@ class GenerationStore:
             os.fsync(stream.fileno())
         part.replace(file)
         for folder in (file.parent, self._directory, self._directory.parent):
-            _sync(folder)
+            sync_folder(folder)
 
     def union(self, tracker: str, after: int, last: int) -> Grains | str:
         """Join all generations of a range.
@@ -165,11 +167,3 @@ class GenerationStore:
 
     def _file(self, tracker: str, sequence: int) -> Path:
         return self._directory / tracker / f"{sequence}{_SUFFIX}"
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

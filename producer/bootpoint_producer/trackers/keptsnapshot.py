@@ -16,6 +16,8 @@ from pathlib import Path
 
 import msgspec
 
+from bootpoint_common.durable import sync_folder
+
 from .thinpool import ThinVolume, run
 
 #: Name and tag of kept snapshots begin with this.
@@ -117,11 +119,7 @@ class KeptSnapshots:
             stream.flush()
             os.fsync(stream.fileno())
         part.replace(file)
-        folder = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(self._directory)
 
     def all(self) -> list[tuple[str, Kept | None, float]]:
         """Return, of each volume, its UUID for the device mapper, what is kept of it, and for how many seconds.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from bootpoint_common.durable import sync_folder
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import GRAIN
 
@@ -22,11 +23,7 @@ def keep(map_path: Path, left_out: Sequence[Extent]) -> None:
         json.dump([[extent.offset, extent.length] for extent in left_out], stream)
         stream.flush()
         os.fsync(stream.fileno())
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(file.parent)
 
 
 def kept(map_path: Path, size_bytes: int) -> tuple[Extent, ...]:
