@@ -15,8 +15,9 @@ from bootpoint_common.digest import SEGMENT, SegmentTable
 from bootpoint_common.extent import Extent
 from bootpoint_common.message import DiskProgress
 
+from .chunk import Chunk, Counters
 from .pipeline import Encoded, Pipeline, encode_chunk
-from .scan import Chunk, Counters, scan
+from .scan import scan
 from .sources.base import Source
 from .trackers.base import Tracker
 from .trackers.hash import HashTracker

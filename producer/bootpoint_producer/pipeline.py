@@ -22,7 +22,7 @@ from typing import Self
 
 from bootpoint_common import bundle
 from bootpoint_common.units import MiB
-from bootpoint_producer.scan import Chunk
+from bootpoint_producer.chunk import Chunk
 
 #: Threads that compress; zstd is what limits a run, and a third one gains nothing on two cores.
 COMPRESSORS = 2

@@ -22,10 +22,10 @@ from bootpoint_common.stream.window import HOLD
 from bootpoint_common.units import MiB
 
 from .channel import Channel
+from .chunk import Chunk
 from .feed import Feed, Ground
 from .limit import Metered, RunLimits
 from .pipeline import Encoded, Pipeline, encode_chunk
-from .scan import Chunk
 from .snapshots import Consistency, SnapshotSet
 from .tools import Tools
 from .trackers.grains import Grains

@@ -22,14 +22,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 
 from bootpoint_common.blockmap import BlockMap
-from bootpoint_common.bundle import MAX_EXTENTS, MAX_RAW
+from bootpoint_common.bundle import MAX_RAW
 from bootpoint_common.digest import ENTRY, SEGMENT, ZERO_ENTRY, SegmentTable, segment_digest
-from bootpoint_common.extent import Extent, merge
-from bootpoint_common.units import GRAIN, MiB, round_up
+from bootpoint_common.extent import Extent
+from bootpoint_common.units import GRAIN, MiB
+from bootpoint_producer.chunk import Chunk, ChunkBuilder, Counters
+from bootpoint_producer.grain import whole_grains
 from bootpoint_producer.readahead import Read, digested, entries_of
 from bootpoint_producer.sources.base import READ, Source
 from bootpoint_producer.trackers.base import Tracker
@@ -37,34 +38,6 @@ from bootpoint_producer.usedblocks.free import together, without
 
 #: Grains whose entries are looked at together where nothing is read: 1 MiB of entries.
 _LOOK = MiB // ENTRY
-
-
-@dataclass(frozen=True, slots=True)
-class Chunk:
-    """Some of what differs.
-
-    Attributes:
-        extents: Ascending, made of whole grains (of the disk's last grain, the bytes that exist).
-        payload: The data of those that aren't zero, one after the other; at most 1 MiB.
-    """
-
-    extents: tuple[Extent, ...]
-    payload: bytes
-
-
-@dataclass(slots=True)
-class Counters:
-    """What a scan has done so far.
-
-    Attributes:
-        scanned_bytes: Bytes that were read.
-        changed_bytes: Bytes that travel as data.
-        zero_bytes: Bytes that travel as zero extents.
-    """
-
-    scanned_bytes: int = 0
-    changed_bytes: int = 0
-    zero_bytes: int = 0
 
 
 def scan(
@@ -105,7 +78,7 @@ def scan(
     if candidate.size_bytes != source.size_bytes or (base is not None and head is not None):
         raise ValueError("the candidate map is of the source's size, and there is either a base's map or a head")
     counters = counters if counters is not None else Counters()
-    builder = _Builder(counters, most)
+    builder = ChunkBuilder(counters, most)
     if head is not None:
         grown = head.grown(source.size_bytes)
         yield from _scan_segments(source, candidate, grown, resend, builder, left_out=left_out)
@@ -119,34 +92,6 @@ def scan(
             else:
                 yield from _compare(candidate, piece, builder)
     yield from builder.rest()
-
-
-def whole_grains(extents: Iterator[Extent], size_bytes: int) -> Iterator[Extent]:
-    """Widen extents to whole grains; a grain that is only partly zero for certain has to be read.
-
-    Args:
-        extents: Ascending, without overlap.
-        size_bytes: Size of the disk, where its last grain ends.
-    """
-
-    def pieces() -> Iterator[Extent]:
-        done = 0
-        for extent in extents:
-            start = extent.offset // GRAIN * GRAIN
-            end = min(size_bytes, round_up(extent.end, GRAIN))
-            zero_start, zero_end = end, end
-            if extent.zero:
-                zero_start = round_up(extent.offset, GRAIN)
-                zero_end = end if extent.end == size_bytes else extent.end // GRAIN * GRAIN
-                if zero_end <= zero_start:
-                    zero_start = zero_end = end
-            for first, last, zero in ((start, zero_start, False), (zero_start, zero_end, True), (zero_end, end, False)):
-                first = max(first, done)  # noqa: PLW2901 - its front may be done already
-                if last > first:
-                    yield Extent(first, last - first, zero)
-                    done = last
-
-    return merge(pieces())
 
 
 def _in_whole(source: Source, start: int, length: int) -> Iterator[Extent]:
@@ -167,7 +112,7 @@ def _candidates(source: Source, tracker: Tracker, base: BlockMap | None) -> Iter
     return chain(within, source.data_extents(known, size - known))
 
 
-def _compare(candidate: BlockMap, piece: Read, builder: _Builder) -> Iterator[Chunk]:
+def _compare(candidate: BlockMap, piece: Read, builder: ChunkBuilder) -> Iterator[Chunk]:
     builder.counters.scanned_bytes += piece.extent.length
     if not piece.data:
         return
@@ -182,7 +127,7 @@ def _compare(candidate: BlockMap, piece: Read, builder: _Builder) -> Iterator[Ch
             yield from builder.data(offset + at, piece.data, at, past)
 
 
-def _became_zero(candidate: BlockMap, extent: Extent, builder: _Builder) -> Iterator[Chunk]:
+def _became_zero(candidate: BlockMap, extent: Extent, builder: ChunkBuilder) -> Iterator[Chunk]:
     """Send zero for those grains of an extent that reads as zero, where the replica holds something else."""
     for written, count in candidate.written(extent.offset // GRAIN, -(-extent.length // GRAIN)):
         for first in range(written, written + count, _LOOK):
@@ -201,7 +146,7 @@ def _scan_segments(
     candidate: BlockMap,
     head: SegmentTable,
     resend: frozenset[int],
-    builder: _Builder,
+    builder: ChunkBuilder,
     *,
     left_out: Sequence[Extent],
 ) -> Iterator[Chunk]:
@@ -219,7 +164,7 @@ def _scan_segments(
             yield from _whole_segment(start, length, reads, builder)
 
 
-def _resent(source: Source, candidate: BlockMap, resend: frozenset[int], builder: _Builder) -> Iterator[Chunk]:
+def _resent(source: Source, candidate: BlockMap, resend: frozenset[int], builder: ChunkBuilder) -> Iterator[Chunk]:
     """Send whole segments before anything else; what the scan finds there afterwards it compares with these."""
     for index in sorted(resend):
         start = index * SEGMENT
@@ -234,7 +179,7 @@ def _resent(source: Source, candidate: BlockMap, resend: frozenset[int], builder
 
 
 def _read_segment(
-    source: Source, start: int, length: int, builder: _Builder, left_out: Sequence[Extent] = ()
+    source: Source, start: int, length: int, builder: ChunkBuilder, left_out: Sequence[Extent] = ()
 ) -> tuple[bytearray, list[tuple[int, bytes, bytes]]]:
     """Read a segment whole: its entries, and (offset, data, entries) of what isn't zero.
 
@@ -257,7 +202,7 @@ def _read_segment(
 
 
 def _whole_segment(
-    start: int, length: int, reads: list[tuple[int, bytes, bytes]], builder: _Builder
+    start: int, length: int, reads: list[tuple[int, bytes, bytes]], builder: ChunkBuilder
 ) -> Iterator[Chunk]:
     done = start
     for offset, data, entries in reads:
@@ -287,51 +232,3 @@ def _runs(entries: bytes, known: bytes | None = None) -> Iterator[tuple[int, int
             start, kind = grain, now
     if kind is not None:
         yield start, count, kind
-
-
-class _Builder:
-    """Packs extents into chunks: joins neighbours, and ends a chunk at either limit."""
-
-    def __init__(self, counters: Counters, most: Callable[[], int]) -> None:
-        self.counters = counters
-        self._most = most
-        self._extents: list[Extent] = []
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def zero(self, offset: int, length: int) -> Iterator[Chunk]:
-        self.counters.zero_bytes += length
-        yield from self._add(Extent(offset, length, zero=True))
-
-    def data(self, offset: int, data: bytes, start: int, end: int) -> Iterator[Chunk]:
-        """Add ``data[start:end]``, which lies at byte ``offset`` of the disk."""
-        self.counters.changed_bytes += end - start
-        while start < end:
-            most = min(self._most(), MAX_RAW)
-            if self._size >= most:
-                yield self._take()
-            length = min(end - start, most - self._size)
-            yield from self._add(Extent(offset, length))
-            # Slices of bytes are copies, or the whole: a view would keep 1 MiB alive for one grain.
-            self._parts.append(data[start : start + length])
-            self._size += length
-            start, offset = start + length, offset + length
-
-    def rest(self) -> Iterator[Chunk]:
-        if self._extents:
-            yield self._take()
-
-    def _add(self, extent: Extent) -> Iterator[Chunk]:
-        last = self._extents[-1] if self._extents else None
-        if last is not None and last.end == extent.offset and last.zero == extent.zero:
-            self._extents[-1] = Extent(last.offset, last.length + extent.length, last.zero)
-            return
-        if len(self._extents) == MAX_EXTENTS:
-            yield self._take()
-        self._extents.append(extent)
-
-    def _take(self) -> Chunk:
-        payload = self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)
-        chunk = Chunk(tuple(self._extents), payload)
-        self._extents, self._parts, self._size = [], [], 0
-        return chunk

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from bootpoint_common.blockmap import BlockMap
 from bootpoint_common.units import MiB
-from bootpoint_producer.scan import Counters, scan
+from bootpoint_producer.chunk import Counters
+from bootpoint_producer.scan import scan
 from bootpoint_producer.sources import open_source
 from bootpoint_producer.trackers.hash import HashTracker
 from tests.bench import case, peer

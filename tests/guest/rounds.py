@@ -11,7 +11,8 @@ from uuid import UUID
 from bootpoint_common.blockmap import BlockMap
 from bootpoint_common.digest import ENTRY
 from bootpoint_common.identity import new_id
-from bootpoint_producer.scan import Counters, scan
+from bootpoint_producer.chunk import Counters
+from bootpoint_producer.scan import scan
 from bootpoint_producer.snapshots import SnapshotSet
 from bootpoint_producer.state import AgentState
 from bootpoint_producer.trackers.hash import HashTracker

@@ -20,10 +20,10 @@ from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost, Consumer
 from bootpoint_common.stream.memory import MemoryBroker
 from bootpoint_common.stream.sender import Outlet, StreamClosedError, StreamSender
 from bootpoint_common.units import GRAIN
+from bootpoint_producer.chunk import Chunk
 from bootpoint_producer.feed import Feed, Ground
 from bootpoint_producer.link import Link
 from bootpoint_producer.pipeline import Encoded, encode_chunk
-from bootpoint_producer.scan import Chunk
 from bootpoint_producer.sources import Source, open_source
 from bootpoint_producer.state import AgentState
 from bootpoint_producer.trackers.hash import HashTracker

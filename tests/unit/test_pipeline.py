@@ -12,8 +12,8 @@ from bootpoint_common.bundle import Opener, Sealer
 from bootpoint_common.crypto import AgentKey
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import GRAIN, MiB
+from bootpoint_producer.chunk import Chunk
 from bootpoint_producer.pipeline import Pipeline, encode_chunk
-from bootpoint_producer.scan import Chunk
 
 
 def numbered(count: int) -> Iterator[Chunk]:

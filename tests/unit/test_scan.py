@@ -18,7 +18,9 @@ from bootpoint_common.digest import SEGMENT, SegmentTable
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import GRAIN, MiB, TiB
-from bootpoint_producer.scan import Chunk, Counters, scan, whole_grains
+from bootpoint_producer.chunk import Chunk, Counters
+from bootpoint_producer.grain import whole_grains
+from bootpoint_producer.scan import scan
 from bootpoint_producer.sources import Source, open_source
 from bootpoint_producer.trackers.hash import HashTracker
 from tests.unit.memory import peak_below

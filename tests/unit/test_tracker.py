@@ -19,7 +19,8 @@ from bootpoint_common.extent import Extent
 from bootpoint_common.identity import new_id
 from bootpoint_common.message import Base
 from bootpoint_common.units import GRAIN, GiB
-from bootpoint_producer.scan import Counters, scan
+from bootpoint_producer.chunk import Counters
+from bootpoint_producer.scan import scan
 from bootpoint_producer.sources import Source, open_source
 from bootpoint_producer.state import AgentState
 from bootpoint_producer.trackers.base import Tracker

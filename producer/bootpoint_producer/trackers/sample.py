@@ -22,8 +22,9 @@ from typing import Self
 from bootpoint_common.blockmap import BlockMap
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import GRAIN
+from bootpoint_producer.chunk import Counters
+from bootpoint_producer.grain import whole_grains
 from bootpoint_producer.readahead import digested
-from bootpoint_producer.scan import Counters, whole_grains
 from bootpoint_producer.sources.base import Source
 from bootpoint_producer.usedblocks.free import without
 

@@ -11,7 +11,8 @@ from bootpoint_common.blockmap import BlockMap
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.extent import Extent
 from bootpoint_common.units import GRAIN, MiB
-from bootpoint_producer.scan import Counters, scan
+from bootpoint_producer.chunk import Counters
+from bootpoint_producer.scan import scan
 from bootpoint_producer.sources import open_source
 from bootpoint_producer.sources.block import BlockSource
 from bootpoint_producer.trackers.hash import HashTracker
