@@ -29,8 +29,7 @@ from bootpoint_producer.agent import Agent
 from bootpoint_producer.sources.base import Source
 from bootpoint_producer.state import AgentState
 from bootpoint_producer.trackers.hash import HashTracker
-from bootpoint_worker import admission, reaper, replicate
-from bootpoint_worker import slice as slices
+from bootpoint_worker import admission, arrival, reaper, replicate
 from bootpoint_worker.preflight import preflight
 from tests.model.source import MACHINE
 from tests.model.world import World
@@ -369,7 +368,7 @@ def test_a_gap_is_filled_though_more_lies_beyond_it_than_a_slice_may_hold(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(replicate, "PREFETCH", 2)
-    monkeypatch.setattr(slices, "HELD_AHEAD", 1, raising=False)
+    monkeypatch.setattr(arrival, "HELD_AHEAD", 1)
     open_and_feed(world, 0, 4)
     messages = stream_messages(world)
     messages.rotate(-1)

@@ -17,12 +17,13 @@ from bootpoint_common.store.host import Host
 from bootpoint_common.store.point import Point, PointDisk, State
 from bootpoint_common.stream.carrier import CarrierLost
 
+from .arrival import GAP_SECONDS, PREFETCH
 from .commit import commit
 from .context import Context
 from .opening import limit_of
 from .pace import Pace
 from .replica import replica_of
-from .slice import GAP_SECONDS, PREFETCH, Slice, run_slice
+from .slice import Slice, run_slice
 from .step import delete_streams
 from .targets.base import Target
 from .targets.layer import Layer

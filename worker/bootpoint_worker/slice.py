@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
 from collections.abc import Callable
 
 from bootpoint_common import message
@@ -30,6 +29,7 @@ from bootpoint_common.store.watermark import SealRecord, Watermark
 from bootpoint_common.stream.carrier import Consumer, Delivery
 
 from . import messenger
+from .arrival import Arrivals
 from .context import Context
 from .pace import Pace
 from .sample import Sampler
@@ -50,16 +50,6 @@ STEP_SECONDS = 0.2
 #: Seconds after which a stream without a bundle counts as empty. A worker that is faster than its agent finds nothing
 #: after each bundle: a flush, a transaction and a credit for each would cost more than the bundle.
 EMPTY_SECONDS = 0.1
-
-#: Bundles in hand without an ack. The credit bounds their bytes; the number must exceed what a gap can hold back.
-PREFETCH = 512
-
-#: Bundles beyond a gap that are held. More of them are dropped and asked for again: else they could take all of
-#: `PREFETCH`, and what fills the gap would never be handed out.
-HELD_AHEAD = PREFETCH // 2
-
-#: Seconds that a gap may last before the agent is asked to publish again.
-GAP_SECONDS = 60.0
 
 #: Reasons of a refusal that anybody could have caused who reached the queue: such a bundle is dropped and counted.
 #: Any other bundle was made with the agent's key, so the agent itself is at fault and the point is given up.
@@ -124,10 +114,7 @@ class Slice:
         self._mark = self._fresh_mark(disk.applied_bytes)
         self._recorded_offset = disk.watermark_bytes
         self._recorded_at = clock()
-        self._unacked: deque[tuple[int, int]] = deque()  # (tag, sequence), in the order of delivery
-        self._ahead: dict[int, bytes] = {}  # bundles beyond a gap, unacked, by sequence
-        self._gap_since: float | None = None
-        self._refused_at: int | None = None
+        self._arrivals = Arrivals(clock)
         self._seal: SealRecord | None = None
 
     @property
@@ -162,7 +149,8 @@ class Slice:
                 self.record()
             delivery = self._consumer.get(timeout)
         if delivery is None:
-            self._look_at_gap()
+            if self._arrivals.overdue():
+                self.ask_again()
             return False
         self._take(delivery)
         self._drain()
@@ -219,7 +207,7 @@ class Slice:
         )
 
     def _due_when_idle(self) -> bool:
-        return self._opener.offset > self._recorded_offset or bool(self._unacked)
+        return self._opener.offset > self._recorded_offset or self._arrivals.unacked
 
     def _take(self, delivery: Delivery) -> None:
         """Sort a delivery in: next, seen before, beyond a gap, or no bundle of this stream at all."""
@@ -229,24 +217,18 @@ class Slice:
             self._refuse(delivery, problem)
             return
         sequence = peek(delivery.body).sequence
-        self._unacked.append((delivery.tag, sequence))
+        self._arrivals.note(delivery.tag, sequence)
         if place is Place.NEXT:
             self._apply(delivery.body)
             if self._opener.sequence == sequence:
-                self._unacked[-1] = (delivery.tag, -1)
-                self._refused_at = sequence
-        elif place is Place.AHEAD:
-            self._ahead[sequence] = delivery.body
-            self._gap_since = self._gap_since if self._gap_since is not None else self._clock()
-            if len(self._ahead) > HELD_AHEAD:
-                self.ask_again()
+                self._arrivals.refuse_last(sequence)
+        elif place is Place.AHEAD and not self._arrivals.hold(sequence, delivery.body):
+            self.ask_again()
 
     def _drain(self) -> None:
         """Apply what waited beyond a gap that is filled now."""
-        while (body := self._ahead.pop(self._opener.sequence, None)) is not None:
+        while (body := self._arrivals.take(self._opener.sequence)) is not None:
             self._apply(body)
-        if not self._ahead:
-            self._gap_since = None
 
     def _apply(self, body: bytes) -> None:
         try:
@@ -280,15 +262,13 @@ class Slice:
 
     def _ack(self) -> None:
         """Ack the longest run of deliveries, from the oldest on, that are durable or were seen before."""
-        tag = None
-        while self._unacked and self._unacked[0][1] < self._opener.sequence:
-            tag = self._unacked.popleft()[0]
+        tag = self._arrivals.durable(self._opener.sequence)
         if tag is not None:
             self._consumer.ack(tag)
 
     def _refuse(self, delivery: Delivery, problem: BootpointError) -> None:
         """Drop what is no bundle of this stream; the true one of its place still comes, or a gap shows."""
-        self._unacked.append((delivery.tag, -1))
+        self._arrivals.note(delivery.tag)
         self._note_refusal(problem)
 
     def _note_refusal(self, problem: BootpointError) -> None:
@@ -308,22 +288,14 @@ class Slice:
                 details={"reason": str(problem.value), "slot": self._disk.slot, "left_out": left_out},
             )
 
-    def _look_at_gap(self) -> None:
-        if self._gap_since is None or self._clock() - self._gap_since < GAP_SECONDS:
-            return
-        self._gap_since = self._clock()
-        self.ask_again()
-
     @property
     def in_gap(self) -> bool:
         """Whether the next bundle is missing: others came from beyond it, or a forged one in its place."""
-        return bool(self._ahead) or self._refused_at == self._opener.sequence
+        return self._arrivals.in_gap(self._opener.sequence)
 
     def ask_again(self) -> None:
         """Drop what lies beyond the gap, and ask for everything from the missing bundle on."""
-        self._ahead.clear()
-        self._refused_at = self._opener.sequence  # still a gap, should this word of it be lost
-        self._unacked = deque((tag, min(sequence, self._opener.sequence - 1)) for tag, sequence in self._unacked)
+        self._arrivals.forget_ahead(self._opener.sequence)
         again = message.ResendFrom(point_disk_id=self._disk.id, sequence=self._opener.sequence)
         messenger.send_lossy(self._context, self._point.agent, again)
 
