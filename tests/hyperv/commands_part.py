@@ -62,6 +62,9 @@ def add_vm_hard_disk_drive(host: Host, call: Call) -> object:
             raise fault.invalid(call.command, f"The location is already in use: {where} of '{machine.name}'.")
         drive = Drive(*place, path)
         machine._settings.drives.append(drive)
+        # Behind what was there: the network comes first then (github.com/hashicorp/vagrant/issues/12166,
+        # github.com/taliesins/terraform-provider-hyperv/issues/67).
+        machine._settings.firmware.boot_order.append(drive)
         machine._own()
         added.append(drive)
     return added if call.switched("Passthru") else None
@@ -97,6 +100,7 @@ def remove_vm_hard_disk_drive(host: Host, call: Call) -> object:
         if drive.controller_type is Controller.IDE:
             off(call, machine)
         machine._settings.drives.remove(drive)
+        machine._settings.firmware.forget(drive)
         host.vmms.rehold(machine, call.command)
     return None
 
@@ -180,6 +184,7 @@ def add_vm_network_adapter(host: Host, call: Call) -> object:
         name = text(call, "Name", "Legacy Network Adapter" if legacy else "Network Adapter")
         card = Card(name, digits, mac is None, switch, is_legacy=legacy)
         machine._settings.cards.append(card)
+        machine._settings.firmware.boot_order.append(card)
         machine._own()
     return None
 
@@ -200,6 +205,7 @@ def remove_vm_network_adapter(host: Host, call: Call) -> object:
             raise fault.invalid(call.command, f"'{card.name}' isn't a network adapter of a virtual machine.")
         off(call, machine)
         machine._settings.cards.remove(card)
+        machine._settings.firmware.forget(card)
     return None
 
 

@@ -90,6 +90,10 @@ class Firmware:
     boot_order: list[object] = field(default_factory=list)
     vm_name: str = ""
 
+    def forget(self, device: object) -> None:
+        """Leave out a device that the VM has no more."""
+        self.boot_order = [each for each in self.boot_order if each is not device]
+
 
 @dataclass(eq=False)
 class Settings:

@@ -296,6 +296,30 @@ def test_a_machine_with_uefi_is_of_the_second_generation_and_keeps_it(bench: Ben
     assert not host.locate("D:\\bootpoint\\uefi").exists()
 
 
+def test_a_machine_with_uefi_starts_from_its_first_disk_whenever_that_was_made(bench: Bench, host: Host) -> None:
+    disks = tuple(ReplicaDisk(slot, SIZE, f"uefi-{slot}") for slot in ("system", "data"))
+    replica = replace(bench.replica, replica_id=new_id(), vm_name="uefi", firmware="uefi", disks=disks)
+    bench.target.create(replica)
+    other = Bench(bench.driver, bench.target, replica)
+
+    def starts_from_its_first_disk() -> bool:
+        settings = host.machine("uefi")._settings
+        assert len(settings.firmware.boot_order) == 3
+        return settings.firmware.boot_order[0] is min(settings.drives, key=lambda drive: drive.controller_location)
+
+    assert starts_from_its_first_disk()
+    layers = other.open()
+    other.write(layers["system"], BASE)
+    # The disks are made anew.
+    bench.target.abort(replica, layers["system"].point_id, list(layers.values()))
+    head = other.point(None, BASE)
+    assert starts_from_its_first_disk()
+    other.sizes["system"] = SIZE + 3 * MiB
+    other.point(head, (GRAIN, b"2" * GRAIN))
+    assert starts_from_its_first_disk()
+    bench.target.remove(replica)
+
+
 def test_a_disk_of_any_number_of_sectors_is_replicated(bench: Bench) -> None:
     sizes = {"system": MiB + 512, "data": 4 * MiB + 512}
     disks = tuple(ReplicaDisk(slot, size, f"odd-{slot}") for slot, size in sizes.items())

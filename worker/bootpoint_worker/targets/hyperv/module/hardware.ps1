@@ -89,8 +89,8 @@ function Get-IsolatedSwitch {
     return $isolatedSwitch
 }
 
-# Firmware of a VM of the second generation: Secure Boot, and the disk that it starts from.
-function Set-Boot {
+# Secure Boot of a VM of the second generation.
+function Set-SecureBoot {
     param(
         $Machine,
         $Wanted
@@ -106,12 +106,20 @@ function Set-Boot {
         $firmware.EnableSecureBoot = 'On'
         $firmware.SecureBootTemplate = $Wanted.secure_boot
     }
-    $drives = @(Get-VMHardDiskDrive -VM $Machine | Sort-Object -Property @('ControllerNumber', 'ControllerLocation'))
-    if ($drives.Count -gt 0) {
-        $firmware.FirstBootDevice = $drives[0]
-    }
     if (Test-Command 'Set-VMFirmware') {
         Set-VMFirmware -VM $Machine @firmware
+    }
+}
+
+# Let a VM of the second generation start from its first disk: one that is attached later comes behind its network cards.
+function Set-FirstDisk {
+    param($Machine)
+    if ([int]$Machine.Generation -ne 2 -or -not (Test-Command 'Set-VMFirmware')) {
+        return
+    }
+    $drives = @(Get-VMHardDiskDrive -VM $Machine | Sort-Object -Property @('ControllerNumber', 'ControllerLocation'))
+    if ($drives.Count -gt 0) {
+        Set-VMFirmware -VM $Machine -FirstBootDevice $drives[0]
     }
 }
 
@@ -148,7 +156,8 @@ function New-Machine {
         Connect-Disk $machine $disk
     }
     Set-Cards $machine $Arguments.cards
-    Set-Boot $machine $Arguments
+    Set-SecureBoot $machine $Arguments
+    Set-FirstDisk $machine
     if ($machine.Name -ne $Arguments.name) {
         Rename-VM -VM $machine -NewName $Arguments.name
     }
@@ -198,7 +207,10 @@ function Set-Machine {
         Set-Cards $machine $Arguments.cards
     }
     if ($Arguments.values) {
-        Set-Boot $machine $Arguments.values
+        Set-SecureBoot $machine $Arguments.values
+    }
+    if ($Arguments.attach) {
+        Set-FirstDisk $machine
     }
     if ($Arguments.name -and $machine.Name -ne $Arguments.name) {
         Rename-VM -VM $machine -NewName $Arguments.name
