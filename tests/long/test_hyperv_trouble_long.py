@@ -195,6 +195,40 @@ def test_a_worker_that_froze_before_it_held_its_layer_never_gets_it(bench: Bench
     assert bench.read(point.point_id) == _at(None, BASE)
 
 
+@pytest.mark.parametrize(
+    "command", ["New-VM", "Remove-VMDvdDrive", "Set-VM", "New-VHD", "Add-VMHardDiskDrive", "Add-VMNetworkAdapter"]
+)
+def test_a_shell_that_is_killed_in_mid_creation_costs_a_retry(bench: Bench, host: Host, command: str) -> None:
+    disks = tuple(replace(disk, disk_name="again") for disk in bench.replica.disks)
+    replica = replace(bench.replica, replica_id=new_id(), vm_name="again", disks=disks)
+    host.trouble.killed_shells, host.trouble.killed_at = 1, command
+    with pytest.raises(BootpointError) as caught:
+        bench.target.create(replica)
+    assert caught.value.retryable
+    bench.target.create(replica)
+    other = Bench(bench.driver, bench.target, replica)
+    point = other.point(None, BASE)
+    assert other.read(point.point_id) == _at(None, BASE)
+    machines = [each for each in host.vmms.machines if each.name == "again"]
+    assert [(each.path, each.automatic_start_action) for each in machines] == [("D:\\bootpoint\\again", "Nothing")]
+    assert (str(replica.replica_id) in machines[0].notes, machines[0]._settings.dvds) == (True, [])
+    bench.target.remove(replica)
+    assert not host.locate("D:\\bootpoint\\again").exists()
+
+
+def test_a_shell_that_is_killed_while_a_test_is_made_leaves_nothing(bench: Bench, host: Host) -> None:
+    bench.point(None, BASE)
+    before = list(host.vmms.machines)
+    for command in ("New-VM", "Set-VM", "New-VHD"):
+        host.trouble.killed_shells, host.trouble.killed_at = 1, command
+        with pytest.raises(BootpointError) as caught:
+            bench.target.start(bench.replica, StartRequest(test_id="t1", paused=True))
+        assert caught.value.retryable
+    bench.target.start(bench.replica, StartRequest(test_id="t1", paused=True))
+    bench.target.stop(bench.replica, "t1")
+    assert host.vmms.machines == before
+
+
 def test_a_leaf_that_a_backup_reads_is_not_taken_for_damaged(bench: Bench, host: Host) -> None:
     layer = bench.open()["system"]
     bench.write(layer, BASE)

@@ -11,6 +11,7 @@ from bootpoint_common.errors import BootpointError, Code
 from bootpoint_worker.smb.path import join
 from bootpoint_worker.targets.hyperv import hardware
 from bootpoint_worker.targets.hyperv.host import Host, session_of
+from bootpoint_worker.targets.hyperv.session import HyperVSession
 from bootpoint_worker.targets.replica import Replica, ReplicaDisk
 from bootpoint_worker.targets.snapshots import journal, place
 from bootpoint_worker.targets.snapshots.vm import TestPlan, Vm, notes
@@ -23,6 +24,9 @@ _MAC = re.compile(r"[0-9a-f][02468ace](:[0-9a-f]{2}){5}", re.IGNORECASE)
 
 #: Seconds for making a VM: the base of a thick disk is zeroed, at some hundred MiB a second.
 MAKE_TIMEOUT = 7200.0
+
+#: File in a VM's folder with its notes, until it has them; the module knows it, too. It goes with the journals.
+NOTES = f"{place.PREFIX}notes.txt"
 
 #: Most bytes of a VHDX's disk ([MS-VHDX] 2.6.2.4).
 _LARGEST = 64 << 40
@@ -80,10 +84,8 @@ def _unsupported(host: Host, replica: Replica, key: str, value: str, served: Col
 def make(host: Host, replica: Replica) -> None:
     """Make the standby VM with its folder and disks; see `Host.make`."""
     above = join(host.store(replica.storage).path, *(part for part in re.split(r"[/\\]", replica.folder) if part))
-    there = {each.name.casefold() for each in host.session.files.list(f"{above}\\") or ()}
-    # Another VM may have the folder of that name, such as one in the trash.
-    spare = f"{replica.vm_name}-{replica.replica_id.hex[-12:]}"
-    folder = join(above, spare if replica.vm_name.casefold() in there else replica.vm_name)
+    text = notes(replica.replica_id, replica.job)
+    folder = _taken_folder(host, above, replica, text)
     taken: set[int] = set()
     disks = []
     for disk in replica.disks:
@@ -92,7 +94,7 @@ def make(host: Host, replica: Replica) -> None:
     host.session.call(
         "create",
         {
-            **values(replica, notes(replica.replica_id, replica.job)),
+            **values(replica, text),
             "name": replica.vm_name,
             "folder": folder,
             "disks": disks,
@@ -100,6 +102,26 @@ def make(host: Host, replica: Replica) -> None:
         },
         timeout=MAKE_TIMEOUT,
     )
+    host.session.files.delete(join(folder, NOTES))
+
+
+def _taken_folder(host: Host, above: str, replica: Replica, text: str) -> str:
+    """Return the folder for a VM, with the notes in it by which the VM is known before it has them itself."""
+    files = host.session.files
+    there = {each.name.casefold() for each in files.list(f"{above}\\") or ()}
+    folder = join(above, replica.vm_name)
+    ours = files.read(join(folder, NOTES)) == text.encode()  # of a call that broke off
+    if replica.vm_name.casefold() in there and not ours:
+        # Another VM has the folder of that name, such as one in the trash.
+        folder = join(above, f"{replica.vm_name}-{replica.replica_id.hex[-12:]}")
+    _announce(host.session, folder, text)
+    return folder
+
+
+def _announce(session: HyperVSession, folder: str, text: str) -> None:
+    """Put the notes of a VM that will be made into its folder."""
+    session.files.make_folder(folder)
+    session.files.write(join(folder, NOTES), text.encode())
 
 
 def must_attach(host: Host, replica: Replica, disk: ReplicaDisk, taken: set[int]) -> hardware.Spot:
@@ -142,7 +164,9 @@ def make_test(host: Host, before: place.Snapshot, replica: Replica, point: journ
         spot = must_attach(host, replica, spec, taken)
         disks.append(hardware.disk(spec, spot, host.test_file(test.directory, number), parent=entry.file))
     text = notes(replica.replica_id, replica.job, test.test_id)
-    made = session_of(before.vm).call(
+    session = session_of(before.vm)
+    _announce(session, test.directory, text)
+    made = session.call(
         "create",
         {
             **values(replica, text, hardware.secure_boot(replica, before.manifest.profile)),
@@ -152,6 +176,7 @@ def make_test(host: Host, before: place.Snapshot, replica: Replica, point: journ
             "cards": hardware.cards(replica, None if test.converted else before.manifest.profile, isolated=True),
         },
     )
+    session.files.delete(join(test.directory, NOTES))
     return Vm(
         id=made["id"],
         name=test.name,

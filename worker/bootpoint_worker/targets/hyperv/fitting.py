@@ -63,7 +63,8 @@ def _changes(before: place.Snapshot, state: State) -> dict[str, Any]:
     )
     if not said["has_templates"] and wanted["secure_boot"] != hardware.WINDOWS_TEMPLATE:
         wanted["secure_boot"] = None
-    same = all(machine[name] == wanted[name] for name in ("cpus", "memory"))
+    # A call that made the VM may have been cut off before it gave it notes, and all else.
+    same = machine["has_notes"] and all(machine[name] == wanted[name] for name in ("cpus", "memory"))
     same = same and said["secure_boot"] == wanted["secure_boot"]
     cards = hardware.cards(replica, before.manifest.profile)
     other = _cards(said["cards"]) != _cards(cards)

@@ -21,7 +21,7 @@ function Assert-Off {
     }
 }
 
-# A checkpoint of a name that was made of the leaves that the caller knows, by a call whose answer was lost; null where there is none.
+# A checkpoint that was made of the leaves that the caller knows, by a call whose answer was lost; null where there is none.
 function Find-Made {
     param(
         $Machine,

@@ -126,7 +126,7 @@ function Set-FirstDisk {
 # Make a VM with a folder, its disks and its cards; what a call that broke off has made is taken.
 function New-Machine {
     param($Arguments)
-    $machine = @(Get-VM | Where-Object { $_.Path -eq $Arguments.folder -and (-not $_.Notes -or $_.Notes -eq $Arguments.notes) })
+    $machine = @(Get-VM | Where-Object { $_.Path -eq $Arguments.folder -and (Get-Notes $_) -eq $Arguments.notes })
     if ($machine.Count -eq 0) {
         $leaf = Split-Path -Path $Arguments.folder -Leaf
         $above = Split-Path -Path $Arguments.folder -Parent
@@ -140,16 +140,9 @@ function New-Machine {
         if (-not (Test-Path -LiteralPath $above)) {
             New-Item -ItemType Directory -Path $above -Force | Out-Null
         }
-        New-VM @more -NoVHD | Out-Null
-        $machine = @(Get-VM | Where-Object { $_.Path -eq $Arguments.folder })
-    }
-    if ($machine.Count -eq 0) {
-        Stop-Operation 'target_write_error' "the host did not put the VM into $($Arguments.folder)" 'look at the events of Hyper-V-VMMS'
+        $machine = @(New-VM @more -NoVHD)
     }
     $machine = $machine[0]
-    foreach ($drive in @(Get-VMDvdDrive -VM $machine)) {
-        Remove-VMDvdDrive -VMDvdDrive $drive
-    }
     Set-Values $machine $Arguments
     foreach ($disk in @($Arguments.disks)) {
         New-Disk $disk
@@ -182,6 +175,12 @@ function Set-Values {
     }
     if (Test-Command 'Set-VM' 'AutomaticCheckpointsEnabled') {
         $more.AutomaticCheckpointsEnabled = $false
+    }
+    # The DVD drive of a new VM has a place of a disk. That goes first: who has notes has all else, too.
+    if (-not $Machine.Notes) {
+        foreach ($drive in @(Get-VMDvdDrive -VM $Machine)) {
+            Remove-VMDvdDrive -VMDvdDrive $drive
+        }
     }
     Set-VM -VM $Machine @more
 }

@@ -42,6 +42,19 @@ function Format-Card {
     }
 }
 
+# File in a VM's folder with the notes that it is about to get: a call that makes a VM may be cut off before it gives them.
+$notesFile = 'bootpoint-journal-notes.txt'
+
+# The notes of a VM; of one that has none those that lie in its folder.
+function Get-Notes {
+    param($Machine)
+    $file = "$($Machine.Path)\$notesFile"
+    if (-not $Machine.Notes -and $Machine.Path -and (Test-Path -LiteralPath $file)) {
+        return [System.IO.File]::ReadAllText($file)
+    }
+    return $Machine.Notes
+}
+
 function Format-Machine {
     param($Machine)
     return @{
@@ -49,7 +62,8 @@ function Format-Machine {
         name = $Machine.Name
         state = "$($Machine.State)"
         folder = $Machine.Path
-        notes = $Machine.Notes
+        notes = Get-Notes $Machine
+        has_notes = [bool]$Machine.Notes
         memory = [long]$Machine.MemoryStartup
         cpus = [int]$Machine.ProcessorCount
     }
