@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from winrm.exceptions import WSManFaultError
 
-from bootpoint_common.errors import Code
-from bootpoint_worker.targets.hyperv.fault import error_of
+from bootpoint_common.errors import BootpointError, Code
+from bootpoint_worker.targets.hyperv.fault import error_of, mapped
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,12 @@ def test_an_error_is_known_by_what_no_language_changes(message: str, identity: s
     found = error_of("hv1", "create", {"message": message, "id": identity, "category": category, "code": None})
     assert found.code is code
     assert message in found.message
+
+
+@pytest.mark.parametrize("number", [2150859173, 2150859174, 2150859179, 2150859236, 2150859237, 2150859240])
+def test_a_quota_of_winrm_is_waited_for_and_named(number: int) -> None:
+    fault = WSManFaultError(500, "", "", "exceeded", wsman_fault_code=number)
+    with pytest.raises(BootpointError) as caught, mapped("hv1"):
+        raise fault
+    assert caught.value.code is Code.BUSY
+    assert "MaxShellsPerUser" in (caught.value.hint or "")

@@ -40,7 +40,11 @@ AUTH_HINT = (
 )
 
 _DENIED = Meaning(Code.HOST_PERMISSION, "denies access", ADMIN_HINT)
-_QUOTA = Meaning(Code.BUSY, "serves as many shells of WinRM as its quotas allow")
+_QUOTA = Meaning(
+    Code.BUSY,
+    "serves as many shells of WinRM as its quotas allow",
+    "raise MaxShellsPerUser and MaxConcurrentUsers of its WinRM: docs/hyperv.md, What the host needs",
+)
 _SHELL_GONE = Meaning(Code.HOST_UNREACHABLE, "has ended the command's shell")
 _FAILED = Meaning(Code.TARGET_WRITE_ERROR, "could not do what it was asked")
 
@@ -55,6 +59,11 @@ FAULTS = {
     2150859174: _QUOTA,  # ERROR_WSMAN_QUOTA_MAX_OPERATIONS
     2150859175: _QUOTA,  # ERROR_WSMAN_QUOTA_USER
     2150859176: _QUOTA,  # ERROR_WSMAN_QUOTA_SYSTEM
+    2150859179: _QUOTA,  # ERROR_WSMAN_QUOTA_MAX_SHELLUSERS
+    2150859236: _QUOTA,  # ERROR_WSMAN_QUOTA_MAX_SHELLS_PPQ
+    2150859237: _QUOTA,  # ERROR_WSMAN_QUOTA_MAX_USERS_PPQ
+    2150859238: _QUOTA,  # ERROR_WSMAN_QUOTA_MAX_PLUGINSHELLS_PPQ
+    2150859240: _QUOTA,  # ERROR_WSMAN_QUOTA_MAX_OPERATIONS_USER_PPQ
 }
 
 _MISSING = Meaning(Code.LAYER_LOST, "has no such thing any more")
