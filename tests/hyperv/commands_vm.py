@@ -44,6 +44,8 @@ def get_vm(host: Host, call: Call) -> object:
         return found
     if "Name" in call:
         return machines(host, call)
+    if host.trouble.deleting:
+        raise fault.no_service("Get-VM", host.name)
     return sorted(host.vmms.machines, key=lambda each: each.name.lower())
 
 

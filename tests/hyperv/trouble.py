@@ -25,6 +25,7 @@ class Trouble:
         forced_policy: An execution policy that a group policy sets, whatever the command line says; empty for none.
         power_cli: VMware's PowerCLI is installed beside the Hyper-V module.
         vmms: Status of Hyper-V's service.
+        deleting: Another VM is deleted all the time, and to list all of them is an error.
         deaf_guests: Guests don't heed a shutdown.
         heartbeat: What the guest of the next VM that starts tells; None for a guest that is well.
         silent_looks: How many looks at the integration services of the next VM that starts get no answer.
@@ -44,6 +45,7 @@ class Trouble:
     forced_policy: str = ""
     power_cli: bool = False
     vmms: str = "Running"
+    deleting: bool = False
     deaf_guests: bool = False
     heartbeat: Heartbeat | None = None
     silent_looks: int = 0

@@ -19,7 +19,7 @@ from bootpoint_worker.targets.hyperv import hypervisor
 from bootpoint_worker.targets.hyperv.target import HyperVTarget
 from bootpoint_worker.targets.journal import JournalPoint
 from bootpoint_worker.targets.replica import ReplicaDisk
-from bootpoint_worker.targets.snapshots import consolidation
+from bootpoint_worker.targets.snapshots import consolidation, place
 from bootpoint_worker.vhdx.file import LocalFile
 from bootpoint_worker.vhdx.image import identify
 from bootpoint_worker.vhdx.metadata import Kind
@@ -103,6 +103,17 @@ def test_a_standby_that_somebody_starts_in_the_last_moment_is_not_turned_off(
     assert machine.state is State.Running
     host.vmms.power_off(machine)
     goes_on(bench, head, layer)
+
+
+def test_what_is_asked_of_one_vm_has_nothing_to_do_with_others(bench: Bench, host: Host) -> None:
+    assert isinstance(bench.target, HyperVTarget)
+    vm = place.must_read(bench.target.host, bench.replica).vm
+    host.trouble.deleting = True
+    assert bench.target.host.state(vm).drives
+    bench.target.host.power_on(vm)
+    bench.target.host.power_off(vm)
+    assert _code(lambda: bench.target.inspect(bench.replica)) is Code.BUSY
+    host.trouble.deleting = False
 
 
 def test_a_merge_that_takes_longer_than_a_call_is_waited_for_by_the_next(

@@ -227,13 +227,13 @@ function Set-Notes {
 # Delete a VM; its disks are taken off before, so that their files aren't merged.
 function Remove-Machine {
     param($Arguments)
-    $machine = @(Get-VM | Where-Object { "$($_.Id)" -eq $Arguments.id })
-    if ($machine.Count -eq 0) {
+    $machine = Get-Machine $Arguments.id
+    if ($null -eq $machine) {
         return @{}
     }
-    foreach ($drive in @(Get-VMHardDiskDrive -VM $machine[0])) {
+    foreach ($drive in @(Get-VMHardDiskDrive -VM $machine)) {
         Remove-VMHardDiskDrive -VMHardDiskDrive $drive
     }
-    Remove-VM -VM $machine[0] -Force
+    Remove-VM -VM $machine -Force
     return @{}
 }

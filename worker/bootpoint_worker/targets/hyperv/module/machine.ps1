@@ -1,12 +1,26 @@
 # VMs: what there is of them, what each is made of, and their power.
 
+# The VM with an id; null where there is none. It is asked for alone: the list of all takes long on a host with many, and is an
+# error while another one is deleted.
+function Get-Machine {
+    param([string]$Id)
+    try {
+        return Get-VM -Id $Id
+    } catch {
+        if ($_.FullyQualifiedErrorId -like 'InvalidParameter,*') {
+            return $null
+        }
+        throw
+    }
+}
+
 function Find-Machine {
     param([string]$Id)
-    $found = @(Get-VM | Where-Object { "$($_.Id)" -eq $Id })
-    if ($found.Count -eq 0) {
+    $found = Get-Machine $Id
+    if ($null -eq $found) {
         Stop-Operation 'layer_lost' "there is no VM with the id $Id any more" 'look for it in Hyper-V Manager'
     }
-    return $found[0]
+    return $found
 }
 
 function Find-Checkpoint {
@@ -145,9 +159,12 @@ function Start-Machine {
 
 function Stop-Machine {
     param($Arguments)
-    $machine = @(Get-VM | Where-Object { "$($_.Id)" -eq $Arguments.id })
-    if ($machine.Count -gt 0 -and "$($machine[0].State)" -ne 'Off') {
-        Stop-VM -VM $machine[0] -TurnOff -Force
+    $machine = Get-Machine $Arguments.id
+    if ($null -eq $machine) {
+        return @{}
+    }
+    if ("$($machine.State)" -ne 'Off') {
+        Stop-VM -VM $machine -TurnOff -Force
     }
     return @{}
 }
