@@ -142,6 +142,16 @@ def stop_vm(host: Host, call: Call) -> object:
     return None
 
 
+@command("Remove-VMSavedState")
+def remove_vm_saved_state(host: Host, call: Call) -> object:
+    """Turn VMs off whose state was saved, and throw that away."""
+    for machine in machines(host, call):
+        if machine.state is not State.Saved:
+            raise fault.wrong_state(call.command, machine.name)
+        machine.state = State.Off
+    return None
+
+
 # --- checkpoints
 
 

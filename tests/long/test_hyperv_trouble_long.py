@@ -105,6 +105,16 @@ def test_a_standby_that_somebody_starts_in_the_last_moment_is_not_turned_off(
     goes_on(bench, head, layer)
 
 
+def test_a_standby_that_somebody_has_saved_is_stopped(bench: Bench, machine: Machine) -> None:
+    head = bench.point(None, BASE)
+    machine.state = State.Saved
+    assert _code(lambda: bench.open(head)) is Code.STANDBY_RUNNING
+    bench.target.stop(bench.replica, None)
+    assert machine.state is State.Off
+    second = bench.point(head, (GRAIN, b"2" * GRAIN))
+    assert bench.read(second.point_id) == _at(None, BASE, (GRAIN, b"2" * GRAIN))
+
+
 def test_what_is_asked_of_one_vm_has_nothing_to_do_with_others(bench: Bench, host: Host) -> None:
     assert isinstance(bench.target, HyperVTarget)
     vm = place.must_read(bench.target.host, bench.replica).vm

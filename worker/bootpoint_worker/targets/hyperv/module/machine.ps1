@@ -157,13 +157,17 @@ function Start-Machine {
     return @{}
 }
 
+# Turn a VM off, as pulling its plug does; of one that somebody has saved, what was saved goes.
 function Stop-Machine {
     param($Arguments)
     $machine = Get-Machine $Arguments.id
     if ($null -eq $machine) {
         return @{}
     }
-    if ("$($machine.State)" -ne 'Off') {
+    if ("$($machine.State)" -eq 'Saved') {
+        Remove-VMSavedState -VM $machine -Confirm:$false
+    }
+    elseif ("$($machine.State)" -ne 'Off') {
         Stop-VM -VM $machine -TurnOff -Force
     }
     return @{}
