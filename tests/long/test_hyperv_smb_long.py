@@ -10,8 +10,10 @@ import struct
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+from smbprotocol.open import CreateOptions, Open
 
 from bootpoint_common.errors import Code
 from bootpoint_common.units import MiB
@@ -196,9 +198,7 @@ def test_a_host_that_hangs_is_given_up(
         "smb2 max credits = 64",
     ],
 )
-def test_every_dialect_cipher_and_signature(
-    tmp_path: Path, said: str, *, encrypted: bool
-) -> None:
+def test_every_dialect_cipher_and_signature(tmp_path: Path, said: str, *, encrypted: bool) -> None:
     """As Windows Server 2012, 2012 R2 and later have them, and one that grants few credits."""
     share = tmp_path / "share"
     share.mkdir()
@@ -213,3 +213,20 @@ def test_every_dialect_cipher_and_signature(
         assert (share / "disk").read_bytes() == wanted
     finally:
         server.stop()
+
+
+def test_a_new_name_survives_a_power_cut(files: SmbFiles, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No Samba loses a name; so it is looked at what a host is asked for."""
+    asked: list[int] = []
+    create = Open.create
+
+    def seen(opened: Open, *arguments: Any, **more: Any) -> Any:
+        asked.append(arguments[5])
+        return create(opened, *arguments, **more)
+
+    top = f"D:\\{folder.name}"
+    files.write(f"{top}\\draft", b"journal")
+    monkeypatch.setattr(Open, "create", seen)
+    files.rename(f"{top}\\draft", f"{top}\\journal")
+    assert [option & CreateOptions.FILE_WRITE_THROUGH for option in asked] == [CreateOptions.FILE_WRITE_THROUGH]
+    assert files.read(f"{top}\\journal") == b"journal"

@@ -25,7 +25,7 @@ from bootpoint_common.units import MiB
 from bootpoint_worker.smb.fault import mapped
 from bootpoint_worker.smb.path import share_of
 from bootpoint_worker.smb.session import SmbSession
-from bootpoint_worker.smb.wire import can_send, send_write
+from bootpoint_worker.smb.wire import can_send, send_write, set_information
 
 #: Most bytes of one request. Windows Server 2012 takes no more; larger ones are hardly faster.
 PIECE = MiB
@@ -160,16 +160,11 @@ class SmbFile:
     def resize(self, size: int) -> None:
         """Set the length; see `RandomAccess.resize`."""
         from smbprotocol.file_info import FileEndOfFileInformation
-        from smbprotocol.open import SMB2SetInfoRequest
 
         self.settle()
         information = FileEndOfFileInformation()
         information["end_of_file"] = size
-        message = SMB2SetInfoRequest()
-        message["info_type"] = information.INFO_TYPE
-        message["file_info_class"] = information.INFO_CLASS
-        message["file_id"] = self._open.file_id
-        message["buffer"] = information
+        message = set_information(self._open.file_id, information)
         self._ask(message, f"set {self.name} to {size} bytes")
         self._size = size
 

@@ -10,11 +10,15 @@ from typing import TypeVar
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_worker.smb.fault import mapped
-from bootpoint_worker.smb.file import CREATE, OPEN, REPLACE, SmbFile
+from bootpoint_worker.smb.file import ANSWER_TIMEOUT, CREATE, OPEN, REPLACE, SmbFile
 from bootpoint_worker.smb.path import join, share_of
 from bootpoint_worker.smb.session import SmbAccess, SmbSession
+from bootpoint_worker.smb.wire import set_information
 
 T = TypeVar("T")
+
+#: Access to a file's name ([MS-SMB2] 2.2.13.1.1: DELETE, SYNCHRONIZE); others may do anything with it meanwhile.
+_DELETE, _SHARE_ALL = 0x00110000, 0x7
 
 #: What is appended to the name of a file while it is written.
 UNFINISHED = ".new"
@@ -124,17 +128,31 @@ class SmbFiles:
         self._again(make)
 
     def rename(self, path: str, to: str) -> None:
-        """Give a file or a folder another name, or another place on the same volume.
+        """Give a file or a folder another name, or another place on the same volume; durable when this returns.
+
+        What is renamed by a handle that writes through is flushed by NTFS with its metadata (Microsoft's reference of
+        CreateFile, FILE_FLAG_WRITE_THROUGH); else a power cut of the host would bring the old name back.
 
         Raises:
             RefusedError: ``vm_name_taken``: there is something of that name.
             RetryableError: ``layer_lost``: there is nothing to rename.
         """
-        import smbclient
+        from smbprotocol.file_info import FileRenameInformation
+        from smbprotocol.open import CreateOptions, ImpersonationLevel, Open
 
-        arguments = self._session.arguments(path)
+        tree, session = self._session.tree(path), self._session.tree(path).session
+        information = FileRenameInformation()
+        information["file_name"] = share_of(to)[1]
         with mapped(self._host, f"rename {path} to {to}"):
-            smbclient.rename(self._unc(path), self._unc(to), **arguments)
+            opened = Open(tree, share_of(path)[1])
+            options = CreateOptions.FILE_WRITE_THROUGH
+            opened.create(ImpersonationLevel.Impersonation, _DELETE, 0, _SHARE_ALL, OPEN, options)
+            try:
+                message = set_information(opened.file_id, information)
+                request = session.connection.send(message, session.session_id, tree.tree_connect_id)
+                session.connection.receive(request, timeout=ANSWER_TIMEOUT)
+            finally:
+                opened.close()
 
     def delete(self, path: str) -> None:
         """Delete a file; nothing is done where there is none."""

@@ -185,3 +185,15 @@ def _send(connection: Any, *parts: bytes | bytearray | memoryview) -> None:
                 sent -= len(left.pop(0))
             if left:
                 left[0] = left[0][sent:]
+
+
+def set_information(file_id: bytes, information: Any) -> Any:
+    """Return the request that changes what a host knows of an open file ([MS-SMB2] 2.2.39)."""
+    from smbprotocol.open import SMB2SetInfoRequest
+
+    message = SMB2SetInfoRequest()
+    message["info_type"] = information.INFO_TYPE
+    message["file_info_class"] = information.INFO_CLASS
+    message["file_id"] = file_id
+    message["buffer"] = information
+    return message
