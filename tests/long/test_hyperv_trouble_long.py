@@ -375,6 +375,24 @@ def test_a_machine_with_uefi_starts_from_its_first_disk_whenever_that_was_made(b
     bench.target.remove(replica)
 
 
+def test_names_of_which_windows_would_refuse_a_file_are_refused_before(bench: Bench) -> None:
+    (disk,) = bench.replica.disks
+    long = replace(
+        bench.replica,
+        replica_id=new_id(),
+        vm_name="v" * 60,
+        folder="f" * 87,
+        disks=(replace(disk, disk_name="d" * 38),),
+    )
+    bench.target.create(long, dry_run=True)
+    longer = replace(long, folder="f" * 88), replace(long, disks=(replace(disk, disk_name="d" * 39),))
+    for refused in longer:
+        with pytest.raises(BootpointError) as caught:
+            bench.target.create(refused, dry_run=True)
+        assert caught.value.code is Code.SPEC_INVALID
+        assert "259" in caught.value.message
+
+
 def test_a_disk_of_any_number_of_sectors_is_replicated(bench: Bench) -> None:
     sizes = {"system": MiB + 512, "data": 4 * MiB + 512}
     disks = tuple(ReplicaDisk(slot, size, f"odd-{slot}") for slot, size in sizes.items())

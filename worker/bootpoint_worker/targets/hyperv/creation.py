@@ -28,6 +28,15 @@ MAKE_TIMEOUT = 7200.0
 #: File in a VM's folder with its notes, until it has them; the module knows it, too. It goes with the journals.
 NOTES = f"{place.PREFIX}notes.txt"
 
+#: Most characters of a path of a virtual disk, or of a VM's own file: MAX_PATH without the zero at its end.
+LONGEST_PATH = 259
+
+#: Characters that come to the name of a disk's file, of one that has grown and that the host made for a checkpoint; to
+#: that of a VM's folder where another one has it; and to its path for the host's own files, on the oldest release.
+_OF_DISK = len("-000000000000_00000000-0000-0000-0000-000000000000.avhdx")
+_OF_FOLDER = len("-000000000000")
+_OF_VM = len("\\Virtual Machines\\00000000-0000-0000-0000-000000000000\\00000000-0000-0000-0000-000000000000.bin")
+
 #: Most bytes of a VHDX's disk ([MS-VHDX] 2.6.2.4).
 _LARGEST = 64 << 40
 
@@ -43,7 +52,23 @@ def check(host: Host, replica: Replica) -> None:
     for disk in replica.disks:
         _check_disk(host, replica, disk)
     _check_cards(host, replica)
-    host.store(replica.storage)
+    _check_lengths(host, replica)
+
+
+def _check_lengths(host: Host, replica: Replica) -> None:
+    """Refuse names of which Windows would refuse a file in mid-run."""
+    folder = len(join(_above(host, replica), replica.vm_name)) + _OF_FOLDER
+    disk = max((len(disk.disk_name) for disk in replica.disks), default=0)
+    longest = max(folder + _OF_VM, folder + 1 + disk + _OF_DISK)
+    if longest > LONGEST_PATH:
+        text = f"files of {replica.vm_name} would have paths of {longest} characters; Windows allows {LONGEST_PATH}"
+        hint = f"shorten storage.folder, vm.name or storage.disk_name by {longest - LONGEST_PATH} characters"
+        raise host.problem(Code.SPEC_INVALID, text, replica, key="storage.folder", value=replica.folder, hint=hint)
+
+
+def _above(host: Host, replica: Replica) -> str:
+    """Return the folder in which the VM's own one is."""
+    return join(host.store(replica.storage).path, *(part for part in re.split(r"[/\\]", replica.folder) if part))
 
 
 def _check_disk(host: Host, replica: Replica, disk: ReplicaDisk) -> None:
@@ -83,9 +108,8 @@ def _unsupported(host: Host, replica: Replica, key: str, value: str, served: Col
 
 def make(host: Host, replica: Replica) -> None:
     """Make the standby VM with its folder and disks; see `Host.make`."""
-    above = join(host.store(replica.storage).path, *(part for part in re.split(r"[/\\]", replica.folder) if part))
     text = notes(replica.replica_id, replica.job)
-    folder = _taken_folder(host, above, replica, text)
+    folder = _taken_folder(host, _above(host, replica), replica, text)
     taken: set[int] = set()
     disks = []
     for disk in replica.disks:
