@@ -20,9 +20,7 @@ DAY = 86400
 
 
 @pytest.fixture
-def fleet(
-    database: str, vhost: VirtualHost, libvirt_host: LibvirtHost, storage_directory: Path
-) -> Iterator[Processes]:
+def fleet(database: str, vhost: VirtualHost, libvirt_host: LibvirtHost, storage_directory: Path) -> Iterator[Processes]:
     need("qemu-img", "qemu-nbd", "libnbd", "clang")
     with processes(database, vhost, libvirt_host, storage_directory) as made:
         yield made

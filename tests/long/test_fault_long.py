@@ -32,9 +32,7 @@ def besieged_scene(
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("kind", ["memory", "disk"])
-def test_an_alarm_in_the_midst_of_a_run_is_named_and_costs_nothing(
-    kind: str, besieged_scene: Besieged
-) -> None:
+def test_an_alarm_in_the_midst_of_a_run_is_named_and_costs_nothing(kind: str, besieged_scene: Besieged) -> None:
     for _ in range(3):
         ride_out(besieged_scene, kind)
 

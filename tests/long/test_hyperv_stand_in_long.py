@@ -379,7 +379,6 @@ def test_a_vm_that_boots(tmp_path: Path) -> None:
         assert run(host, '"$((Get-VM -Name web).State)" | ConvertTo-Json') == "Off"
 
 
-
 def shown(host: Host) -> str:
     """Return the SHA-256 of the certificate that a client is shown."""
     pem = ssl.get_server_certificate((host.address, host.winrm.port))

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,10 @@ def test_a_merge_that_a_host_gave_up_is_not_taken_for_done(
         bench.target.consolidate(bench.replica, points[0].point_id)
     assert caught.value.code is Code.LAYER_LOST
     assert file in caught.value.message
+    # The way out that the error names.
+    assert "--delete-replica" in (caught.value.hint or "")
+    bench.target.discard(bench.replica, datetime.now(UTC))
+    assert bench.target.inspect(bench.replica) is None
 
 
 def test_a_torn_leaf_is_thrown_away_and_never_gone_on_with(bench: Bench, host: Host) -> None:

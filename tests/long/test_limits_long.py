@@ -29,9 +29,7 @@ def test_an_agent_is_right_within_5_percent_over_10_seconds(tmp_path: Path, kb: 
     disk = tmp_path / "disk.raw"
     disk.write_bytes(os.urandom(MiB))
     run, rate = RunLimits(), kb * KiB
-    run.change(
-        {"nice": 0, "read_bytes_per_second": rate, "network_kb_per_second": [{"value": kb}]}, None, 1
-    )
+    run.change({"nice": 0, "read_bytes_per_second": rate, "network_kb_per_second": [{"value": kb}]}, None, 1)
     read, taken = Load(run, disk, disks=2, streams=3).measure(SECONDS)
     assert read == pytest.approx(rate, rel=TOLERANCE)
     assert taken == pytest.approx(rate, rel=TOLERANCE)

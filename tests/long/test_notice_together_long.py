@@ -115,7 +115,7 @@ def test_each_job_of_a_letter_that_is_refused_has_that_in_its_history(newsroom: 
 def test_jobs_that_become_too_old_together_are_told_together(newsroom: Newsroom, box: MailBox) -> None:
     for name in NAMES:
         newsroom.add_point(name, age="61 hours", boots=True)
-    newsroom.execute("UPDATE job SET spec = jsonb_set(spec, '{objective}', '{\"point\": \"60h\", \"bootable\": null}')")
+    newsroom.execute('UPDATE job SET spec = jsonb_set(spec, \'{objective}\', \'{"point": "60h", "bootable": null}\')')
     with newsroom.database.transaction() as connection:
         now = present(connection)
     look(newsroom.database, NoticeSettings(), "w", now)

@@ -105,9 +105,7 @@ def _snapshot(host: Host, before: place.Snapshot, point: CommitPoint, opened: jo
     return host.make_snapshot(before.vm, point.name, text, point.point_id)
 
 
-def check_leaves(
-    host: Host, before: place.Snapshot, point_id: UUID, layers: tuple[journal.LayerEntry, ...]
-) -> None:
+def check_leaves(host: Host, before: place.Snapshot, point_id: UUID, layers: tuple[journal.LayerEntry, ...]) -> None:
     """Look whether the leaves that were opened for a point are the VM's, and are there.
 
     Raises:

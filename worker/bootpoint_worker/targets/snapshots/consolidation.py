@@ -116,10 +116,10 @@ def _check_machines(
 
 def _check_files(host: Host, before: place.Snapshot, *points: journal.PointEntry) -> None:
     """Refuse where a file that is to be merged isn't there: the merge would never end, and nothing be opened again."""
-    for point in points:
-        for disk in layout.disks_of(host, before.vm, before.manifest.replica, point):
-            if not before.store.has(disk.file):
-                raise layout.deleted(host, before.manifest.replica.vm_name, disk.file)
+    replica = before.manifest.replica
+    file = layout.missing(host, before.vm, before.store, replica, points)
+    if file is not None:
+        raise layout.deleted(host, replica.vm_name, file)
 
 
 def _check_room(host: Host, before: place.Snapshot, point: journal.PointEntry, into: journal.PointEntry) -> None:

@@ -40,9 +40,7 @@ def open_writer(host: Host, replica: Replica, layer: Layer, writer: int) -> Laye
     return made
 
 
-def _claimed(
-    host: Host, replica: Replica, layer: Layer, writer: int
-) -> tuple[place.Snapshot, journal.LayerEntry]:
+def _claimed(host: Host, replica: Replica, layer: Layer, writer: int) -> tuple[place.Snapshot, journal.LayerEntry]:
     """Write down that a claim holds a layer from now on."""
     before = place.read(host, replica)
     opened = before.manifest.open if before is not None else None

@@ -233,9 +233,7 @@ class Host(ABC):
         """Attach the disks of a standby by the bus that its machine boots from as it is, where that isn't the job's."""
 
     @abstractmethod
-    def make_test(
-        self, before: Snapshot, replica: Replica, point: journal.PointEntry, test: TestPlan
-    ) -> Vm:
+    def make_test(self, before: Snapshot, replica: Replica, point: journal.PointEntry, test: TestPlan) -> Vm:
         """Make a test VM, whose disks are deltas above a point's files."""
 
     @abstractmethod

@@ -6,13 +6,19 @@ and registered again may have the same snapshots under other ids.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.replica import Replica
 from bootpoint_worker.targets.snapshots import journal
 from bootpoint_worker.targets.snapshots.host import Host
+from bootpoint_worker.targets.snapshots.store import Store
 from bootpoint_worker.targets.snapshots.vm import Node, State, Vm
+
+#: The way out where a replica can't be gone on with.
+_ANEW = "begin the replica anew: `bootpoint job delete JOB --delete-replica`, then apply its file again"
 
 
 def snapshot_of(state: State, point_id: object) -> Node | None:
@@ -42,8 +48,18 @@ def disks_of(host: Host, vm: Vm, replica: Replica, point: journal.PointEntry) ->
 def removed(host: Host, replica: Replica, point: journal.PointEntry) -> BootpointError:
     """Return the error of a point whose snapshot isn't there any more."""
     text = f"somebody has removed the snapshot {point.name} of {replica.vm_name} on host {host.name}"
-    hint = f"if it is the newest, begin the replica anew: `bootpoint replica delete`; {host.page}"
+    hint = f"if it is the newest, {_ANEW}; {host.page}"
     return host.problem(Code.LAYER_LOST, text, replica, value=point.name, hint=hint)
+
+
+def missing(host: Host, vm: Vm, store: Store, replica: Replica, points: Iterable[journal.PointEntry]) -> str | None:
+    """Return a file of some points that isn't there; None when all are.
+
+    Raises:
+        RetryableError: ``layer_lost``: a snapshot is gone.
+    """
+    files = (disk.file for point in points for disk in disks_of(host, vm, replica, point))
+    return next((file for file in files if not store.has(file)), None)
 
 
 def deleted(host: Host, name: str, file: str) -> BootpointError:
@@ -55,7 +71,7 @@ def deleted(host: Host, name: str, file: str) -> BootpointError:
         file: Path of the file.
     """
     text = f"somebody has deleted {file} of {name} on host {host.name}: points that stand on it can't be read"
-    hint = f"put it back from a backup, or begin the replica anew: `bootpoint replica delete`; {host.page}"
+    hint = f"put it back from a backup, or {_ANEW}; {host.page}"
     return error(Code.LAYER_LOST, text, value=file, hint=hint, host=host.name)
 
 

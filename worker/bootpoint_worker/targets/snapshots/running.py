@@ -45,9 +45,7 @@ def _refuse(host: Host, before: place.Snapshot) -> None:
     _refuse_open(host, before.manifest)
 
 
-def _start(
-    host: Host, replica: Replica, request: StartRequest, point_id: UUID, work: Work | None
-) -> VirtualMachine:
+def _start(host: Host, replica: Replica, request: StartRequest, point_id: UUID, work: Work | None) -> VirtualMachine:
     before = place.must_read(host, replica)
     point, standing = before.manifest.must_have(point_id, host=host.name), before.manifest.standby
     _refuse(host, before)

@@ -13,7 +13,7 @@ import msgspec
 
 from bootpoint_common.errors import Code
 from bootpoint_worker.targets.replica import Replica
-from bootpoint_worker.targets.snapshots import creation, leaf, opening, place, runbook
+from bootpoint_worker.targets.snapshots import creation, layout, leaf, opening, place, runbook
 from bootpoint_worker.targets.snapshots.host import Host
 
 #: Most characters of a VM's own name that its name in the trash has: vSphere's names have 80, Hyper-V's 100.
@@ -56,6 +56,12 @@ def _own(host: Host, replica: Replica) -> place.Snapshot | None:
     return None if vm is None else place.read_journal(host, vm)
 
 
+def _is_lost(host: Host, before: place.Snapshot) -> bool:
+    """Tell whether a file of a point is gone: then a merge never ends, and the trash is the way out."""
+    manifest = before.manifest
+    return layout.missing(host, before.vm, before.store, manifest.replica, manifest.points) is not None
+
+
 def _check(host: Host, before: place.Snapshot) -> None:
     manifest = before.manifest
     place.refuse_running(host, manifest.replica, host.state(before.vm))
@@ -63,7 +69,7 @@ def _check(host: Host, before: place.Snapshot) -> None:
         names = ", ".join(test.test_id or "" for test in manifest.tests)
         text = f"test {names} of {manifest.replica.vm_name} stands on a boot point on host {host.name}"
         raise host.problem(Code.POINT_IN_USE, text, manifest.replica)
-    if manifest.consolidating is not None:
+    if manifest.consolidating is not None and not _is_lost(host, before):
         text = f"{manifest.consolidating.point.name} of {manifest.replica.vm_name} is being merged"
         raise host.problem(Code.BUSY, text, manifest.replica)
 

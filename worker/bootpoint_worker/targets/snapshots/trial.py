@@ -53,9 +53,7 @@ def _start(host: Host, replica: Replica, request: StartRequest, test_id: str, wo
     if any(vm.name == name or vm.directory == directory for vm in vms if vm is not there):
         raise taken(host.name, replica, f"there is a VM named {name}, or in {directory}, that bootpoint did not make")
     serial = host.serial_log(directory, request.serial_log)
-    entry = journal.Machine(
-        point_id=point.point_id, test_id=test_id, started_at=datetime.now(UTC), serial_log=serial
-    )
+    entry = journal.Machine(point_id=point.point_id, test_id=test_id, started_at=datetime.now(UTC), serial_log=serial)
     host.step("test:journal")
     place.change(before, _without(before.manifest, test_id, entry))
     host.step("test:make")
