@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import struct
-import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -22,39 +21,9 @@ from bootpoint_worker.smb.file import SmbFile
 from tests.integration.hyperv.test_smb import access, files, folder, refused, write_in_any_order
 from tests.service.process import run
 from tests.service.samba import SambaServer
+from tests.service.wire import Wire
 
 __all__ = ["files", "folder"]
-
-
-class Wire:
-    """Whoever listens between this machine and a host: passes all on, and keeps it."""
-
-    def __init__(self, server: SambaServer) -> None:
-        self.heard = bytearray()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port = self._listener.getsockname()[1]
-        self._there = (server.address, server.port)
-        self._threads = [threading.Thread(target=self._serve)]
-        self._threads[0].start()
-
-    def _serve(self) -> None:
-        here, _ = self._listener.accept()
-        with here, socket.create_connection(self._there) as there:
-            back = threading.Thread(target=self._pass, args=(there, here))
-            back.start()
-            self._pass(here, there)
-            back.join()
-
-    def _pass(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
-            while data := source.recv(MiB):
-                self.heard += data
-                sink.sendall(data)
-            sink.shutdown(socket.SHUT_WR)
-
-    def close(self) -> None:
-        self._threads[0].join()
-        self._listener.close()
 
 
 class Forger(Wire):
@@ -69,7 +38,7 @@ class Forger(Wire):
     def __init__(self, server: SambaServer, command: int, *, signed: bool) -> None:
         self.armed = False
         self._command, self._signed = command, signed
-        super().__init__(server)
+        super().__init__(server.address, server.port)
 
     def _pass(self, source: socket.socket, sink: socket.socket) -> None:
         is_host = source.getpeername() == self._there
@@ -117,7 +86,7 @@ def test_an_idle_connection_that_was_cut_is_made_again(
 
 @pytest.mark.parametrize("encrypted", [True, False])
 def test_who_listens_on_the_way_reads_nothing(samba_server: SambaServer, folder: Path, *, encrypted: bool) -> None:
-    wire, secret = Wire(samba_server), b"what a disk holds" * 100
+    wire, secret = Wire(samba_server.address, samba_server.port), b"what a disk holds" * 100
     given = access(samba_server, port=wire.port) if encrypted else access(samba_server, port=wire.port, encrypted=False)
     files = SmbFiles(given)
     files.write(f"D:\\{folder.name}\\secret", secret)

@@ -34,6 +34,7 @@ from tests.service.libvirt import LibvirtHost
 from tests.service.postgres import PostgresServer, url_as
 from tests.service.process import PATIENCE, Server, run, wait_for
 from tests.service.rabbitmq import RabbitServer, VirtualHost
+from tests.service.wrong_clock import wrong_clock
 
 #: Programs of the installation under test.
 _PROGRAMS = Path(sys.executable).parent
@@ -167,10 +168,7 @@ class Processes:
         """Return the environment of a process whose clock is wrong."""
         if name not in self.clocks:
             return {}
-        library = self.directory / "wrongclock.so"
-        if not library.exists():
-            run(["clang", "-shared", "-fPIC", "-O2", "-o", str(library), str(Path(__file__).with_name("wrongclock.c"))])
-        return {"LD_PRELOAD": str(library), "WRONG_CLOCK": str(self.clocks[name])}
+        return wrong_clock(self.directory, self.clocks[name])
 
     def start_again(self, name: str) -> Server:
         """Start a process that has ended, with the words that it had."""

@@ -6,15 +6,15 @@ runs with Debian 12's nbdkit, for nbdkit's interface of plugins is kept stable (
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootpoint_ops.guest_tree import SUITE, cache_directory, mirror, run_tool
+from bootpoint_ops.guest_tree import SUITE, mirror, run_tool
+from tests.service.cached import cached
 from tests.service.process import Server
 
 #: The release after Debian 12.
@@ -46,29 +46,14 @@ def vddk() -> Vddk:
     Raises:
         BootpointError: ``host_unsupported`` when Debian's package can't be had, or the compiler is missing.
     """
-    return Vddk(_cached(f"vddk-plugin-{NEXT}", _fetch) / "nbdkit-vddk-plugin.so", library())
+    return Vddk(cached(f"vddk-plugin-{NEXT}", _fetch) / "nbdkit-vddk-plugin.so", library())
 
 
 def library() -> Path:
     """Return the directory of the library, made now when it isn't in the cache."""
     sources = b"".join(path.read_bytes() for path in sorted(SOURCE.glob("*.[ch]")))
     digest = hashlib.sha256(sources).hexdigest()[:12]
-    return _cached(f"vddk-library-{digest}", _compile)
-
-
-def _cached(name: str, make: Callable[[Path], None]) -> Path:
-    cache = cache_directory()
-    cache.mkdir(parents=True, exist_ok=True)
-    place = cache / name
-    with (cache / "vddk.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not place.exists():
-            unfinished = place.with_suffix(".unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            unfinished.mkdir()
-            make(unfinished)
-            unfinished.rename(place)
-    return place
+    return cached(f"vddk-library-{digest}", _compile)
 
 
 def _compile(directory: Path) -> None:
