@@ -1,6 +1,7 @@
-"""HTTP of the WinRM service: the login, messages that NTLM encrypts, and faults as status 500.
+"""HTTP of the WinRM service: the login, messages that NTLM or Kerberos encrypts, and faults as status 500.
 
-Sources: [MS-NTHT] (NTLM over HTTP), [MS-WSMV] 2.2.9.1 (encrypted messages), RFC 4559 (Negotiate).
+Sources: [MS-NTHT] (NTLM over HTTP), [MS-WSMV] 2.2.9.1 (encrypted messages), RFC 4559 (Negotiate), RFC 5929 4
+(tls-server-end-point, the channel that a login is bound to).
 """
 
 from __future__ import annotations
@@ -29,8 +30,14 @@ BOUNDARY = b"--Encrypted Boundary"
 #: Type of an encrypted one.
 ENCRYPTED = 'multipart/encrypted;protocol="application/HTTP-SPNEGO-session-encrypted";boundary="Encrypted Boundary"'
 
-#: pyspnego reads its users' file by an environment variable; one login at a time has it.
-_USERS_FILE = threading.Lock()
+#: pyspnego finds its users' file, and Kerberos its keys, by environment variables; one login at a time has them.
+_ENVIRONMENT = threading.Lock()
+
+#: How a token of Kerberos begins behind its length: with the mechanism's object identifier (RFC 1964 1.1).
+_KERBEROS = bytes.fromhex("06092a864886f712010202")
+
+#: Flag of a login that was bound to the channel it came by: GSS_C_CHANNEL_BOUND_FLAG (krb5's gssapi_ext.h).
+_BOUND = 2048
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -47,6 +54,7 @@ class Handler(BaseHTTPRequestHandler):
         super().setup()
         self._context: Any = None
         self._user: str | None = None
+        self._proof: dict[str, str] = {}
 
     def do_POST(self) -> None:
         """Take one request."""
@@ -83,28 +91,57 @@ class Handler(BaseHTTPRequestHandler):
             return False
         try:
             said = self._step(base64.b64decode(token))
-        except spnego.exceptions.SpnegoError:
+        except (spnego.exceptions.SpnegoError, AttributeError):
+            # It asks a context of Kerberos for its flags even where that has refused its client and has none.
+            said = None
             self._context = None
+        if self._context is None:
             self._refuse()
             return False
+        answer = {"WWW-Authenticate": f"{scheme} {base64.b64encode(said or b'').decode()}"}
         if not self._context.complete:
-            self._reply(401, b"", headers={"WWW-Authenticate": f"{scheme} {base64.b64encode(said or b'').decode()}"})
+            self._reply(401, b"", headers=answer)
             return False
+        # The last token proves to the client who this is; it goes with the first reply.
+        self._proof = answer if said else {}
         self._user = self._context.client_principal or ""
         return True
 
     def _step(self, token: bytes) -> bytes | None:
-        with _USERS_FILE:
-            os.environ["NTLM_USER_FILE"] = str(self.service.users_file)
-            if self._context is None:
-                protocol = "ntlm" if token.startswith(b"NTLMSSP") else "negotiate"
-                options = spnego.NegotiateOptions.wrapping_winrm
-                self._context = spnego.server(protocol=protocol, options=options)
+        with _ENVIRONMENT:
+            os.environ |= self.service.environment
             try:
+                if self._context is None:
+                    self._context = self._begin(token)
                 said: bytes | None = self._context.step(token)
+                if self._context.complete and self._context.negotiated_protocol == "kerberos":
+                    self._admit()
                 return said
             finally:
-                del os.environ["NTLM_USER_FILE"]
+                for name in self.service.environment:
+                    del os.environ[name]
+
+    def _begin(self, token: bytes) -> Any:
+        """Return the server's side of a login, by the client's first token."""
+        protocol, bindings = "negotiate", None
+        if token.startswith(b"NTLMSSP"):
+            protocol = "ntlm"
+        elif token[: len(_KERBEROS) + 4].find(_KERBEROS) > 0:
+            protocol = "kerberos"
+            if self.service.tls:
+                channel = b"tls-server-end-point:" + bytes.fromhex(self.service.fingerprint)
+                bindings = spnego.channel_bindings.GssChannelBindings(application_data=channel)
+        options = spnego.NegotiateOptions.wrapping_winrm
+        return spnego.server(protocol=protocol, options=options, channel_bindings=bindings)
+
+    def _admit(self) -> None:
+        """Refuse a login by Kerberos that isn't bound to its channel where it has to be; try how far it goes."""
+        login, member = self._context._context, self.service.member
+        assert member is not None  # or it would have no keys
+        if self.service.bound and not int(login.actual_flags) & _BOUND:
+            self._context = None
+            return
+        self.service.trouble.second_hop = goes_on(login.delegated_creds, member.name)
 
     def _refuse(self) -> None:
         self._reply(401, b"", headers={"WWW-Authenticate": "Negotiate"})
@@ -144,10 +181,26 @@ class Handler(BaseHTTPRequestHandler):
     def _reply(self, status: int, body: bytes, kind: str = SOAP, headers: dict[str, str] | None = None) -> None:
         with contextlib.suppress(OSError):
             self.send_response(status)
-            for name, value in (headers or {}).items():
+            for name, value in (headers or self._proof).items():
                 self.send_header(name, value)
+            self._proof = {}
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body)
             self.wfile.flush()
+
+
+def goes_on(ticket: Any, name: str) -> bool:
+    """Tell whether a ticket that a client forwarded lets the host log in elsewhere as that client.
+
+    Args:
+        ticket: Credentials of the client; None where it forwarded nothing.
+        name: DNS name of the computer that is logged in to.
+    """
+    import gssapi
+
+    if ticket is None:
+        return False
+    service = gssapi.Name(f"host@{name}", gssapi.NameType.hostbased_service)
+    return bool(gssapi.SecurityContext(name=service, creds=ticket, usage="initiate").step())

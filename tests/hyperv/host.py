@@ -25,6 +25,7 @@ from tests.hyperv.shell import Process
 from tests.hyperv.trouble import Trouble
 from tests.hyperv.vmms import Vmms
 from tests.service.process import run
+from tests.service.realm import Member
 from tests.service.samba import SambaServer
 
 #: Suffixes of files that the host may have open.
@@ -47,6 +48,7 @@ class Host:
         runs_guests: Whether a VM that is started is run by a QEMU.
         limited: Sizes of drives that are file systems of that size in memory, so that they can be full.
         cluster: The failover cluster that it is a node of.
+        member: The computer of a domain that it is: tickets of Kerberos let users of the domain in.
 
     Attributes:
         trouble: What is to go wrong.
@@ -74,6 +76,7 @@ class Host:
         runs_guests: bool = False,
         limited: Mapping[str, int] | None = None,
         cluster: Cluster | None = None,
+        member: Member | None = None,
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.directory = directory
@@ -95,8 +98,10 @@ class Host:
         for root in self.roots.values():
             root.mkdir(parents=True, exist_ok=True)
         (self.roots["C"] / "Windows").mkdir(exist_ok=True)
-        self.winrm = WinRm(directory, self._execute, self.trouble, address=address, name=name, tls=tls)
-        self.samba = self._make_samba(encrypt=encrypt)
+        self.winrm = WinRm(
+            directory, self._execute, self.trouble, address=address, name=name, tls=tls, member=member
+        )
+        self.samba = self._make_samba(encrypt=encrypt, member=member)
         self.holds = Holds(self.samba, directory)
         self.vmms = Vmms(self)
         self.merger = Merger(self)
@@ -105,12 +110,14 @@ class Host:
         if cluster is not None:
             cluster.nodes.append(self)
 
-    def _make_samba(self, *, encrypt: bool) -> SambaServer:
+    def _make_samba(self, *, encrypt: bool, member: Member | None) -> SambaServer:
         shares = {f"{letter}$": root for letter, root in self.roots.items()}
         shares |= {"ADMIN$": self.roots["C"] / "Windows", OWN_SHARE: self.directory}
         state = self.directory / "samba"
         state.mkdir(exist_ok=True)
-        server = SambaServer(state, shares, address=self.address, encrypt=encrypt, name=self.name, own=OWN_SHARE)
+        server = SambaServer(
+            state, shares, address=self.address, encrypt=encrypt, name=self.name, own=OWN_SHARE, member=member
+        )
         server.create()
         return server
 

@@ -15,6 +15,7 @@ from tests.hyperv.wsman import Request
 from tests.service.certificate import self_signed
 from tests.service.listener import Listener
 from tests.service.process import free_port
+from tests.service.realm import Member
 
 
 class WinRm:
@@ -27,14 +28,24 @@ class WinRm:
         address: Of this machine, where it listens.
         name: The host's.
         tls: Whether it listens by TLS; else messages have to be encrypted by the login's keys.
+        member: The computer of a domain that it is, if it is one: it takes tickets of Kerberos, too.
 
     Attributes:
+        bound: Whether a login by Kerberos has to be bound to the connection's TLS (CbtHardeningLevel Strict).
         shells: What runs on it.
         port: Where it listens; the same after a restart.
     """
 
     def __init__(
-        self, directory: Path, execute: Execute, trouble: Trouble, *, address: str, name: str, tls: bool = False
+        self,
+        directory: Path,
+        execute: Execute,
+        trouble: Trouble,
+        *,
+        address: str,
+        name: str,
+        tls: bool = False,
+        member: Member | None = None,
     ) -> None:
         self.shells = Shells(execute)
         self.trouble = trouble
@@ -42,7 +53,12 @@ class WinRm:
         self.name = name
         self.tls = tls
         self.port = free_port()
+        self.member = member
+        self.bound = False
         self.users_file = directory / "ntlm-users"
+        self.environment = {"NTLM_USER_FILE": str(self.users_file)}
+        if member is not None:
+            self.environment["KRB5_KTNAME"] = f"FILE:{member.keytab}"
         self._chain = directory / "winrm.pem"
         self._listener: Listener | None = None
         self._thread: threading.Thread | None = None

@@ -94,6 +94,15 @@ COMPONENTS: dict[str, Component] = {
     "linux-libc-dev": Component(present("usr/include/x86_64-linux-gnu/asm/unistd_64.h")),
     "prometheus": Component(on_path("prometheus")),
     "samba": Component(on_path("smbd", "smbpasswd", "smbcontrol", "smbclient")),
+    "kerberos": Component(
+        lambda: (
+            on_path("samba", "samba-tool", "kinit", "krb5-config", "clang")()
+            and present("usr/include/python3*/Python.h")()
+            and present("usr/share/samba/setup/provision.ldif")()
+            and present("usr/lib/*/samba/ldb/samldb.so")()
+            and present("usr/lib/*/samba/vfs/acl_xattr.so")()
+        ),
+    ),
     "rsync": Component(on_path("rsync")),
     "podman": Component(
         lambda: on_path("podman", "buildah", "runc")() and present("usr/lib/podman/netavark")(),

@@ -16,6 +16,7 @@ import pytest
 
 from tests.service.component import need
 from tests.service.process import Server, free_port, listens, run
+from tests.service.realm import Member
 
 #: As a Windows server is by default since 2012: SMB 3, and every packet signed. Names of either case find a file, locks
 #: and share modes are smbd's own, and nothing of it is outside its directory.
@@ -48,7 +49,15 @@ dns proxy = no
 kernel oplocks = no
 store dos attributes = no
 map archive = no
+{member}
 include = {directory}/shares
+"""
+
+#: Of a computer of a domain: its keys open the tickets that users log in with.
+MEMBER = """
+realm = {realm}
+kerberos method = dedicated keytab
+dedicated keytab file = {keytab}
 """
 
 #: One share, whose files are root's whoever writes them, as an administrator's are on Windows.
@@ -87,6 +96,7 @@ class SambaServer:
         own: A share that only the tests know: it is neither refused nor taken away.
         encrypt: Whether it refuses sessions that aren't encrypted.
         name: Its NetBIOS name.
+        member: The computer of a domain that it is: tickets of its administrators let in as that user, too.
     """
 
     def __init__(
@@ -98,6 +108,7 @@ class SambaServer:
         own: str = "",
         encrypt: bool = False,
         name: str = "HV1",
+        member: Member | None = None,
     ) -> None:
         self._directory = directory
         self._gone: set[str] = set()
@@ -108,6 +119,7 @@ class SambaServer:
         self.port = free_port()
         self.encrypt = encrypt
         self.name = name
+        self.member = member
         self.username = "Administrator"
         self.password = secrets.token_hex(12)
         self.configuration = directory / "smb.conf"
@@ -115,11 +127,16 @@ class SambaServer:
             ["smbd", "--foreground", "--debug-stdout", f"--configfile={self.configuration}"], log=directory / "log"
         )
 
+    def _domain(self) -> str:
+        """Return the settings of a computer of a domain."""
+        return MEMBER.format(realm=self.member.realm, keytab=self.member.keytab) if self.member else ""
+
     def create(self) -> None:
         """Make its directories, its configuration and its user."""
         for each in ("private", "lock", "state", "cache", "pid", "ncalrpc"):
             (self._directory / each).mkdir(exist_ok=True)
-        (self._directory / "users").write_text(f"root = {self.username}\n")
+        others = [f"WORKGROUP\\{user}" for user in self.member.administrators] if self.member else []
+        (self._directory / "users").write_text(f"root = {' '.join([self.username, *others])}\n")
         self._write_shares()
         settings = CONFIGURATION.format(
             directory=self._directory,
@@ -127,6 +144,7 @@ class SambaServer:
             port=self.port,
             name=self.name,
             encrypt="required" if self.encrypt else "default",
+            member=self._domain(),
         )
         self.configuration.write_text(settings)
         self.set_password(self.password)

@@ -24,6 +24,7 @@ KINDS = {
     "vddk_plugin": "esxi",
     "winrm": "hyperv",
     "auth": "hyperv",
+    "delegate": "hyperv",
     "smb": "hyperv",
     "smb_port": "hyperv",
     "nodes": "hyperv",
@@ -138,6 +139,11 @@ def _hyperv_options() -> list[Callable[[F], F]]:
             "--auth",
             type=click.Choice(["ntlm", "kerberos"]),
             help="Hyper-V: login by password, or by the Kerberos ticket of the worker's machine. [default: ntlm]",
+        ),
+        click.option(
+            "--delegate/--no-delegate",
+            default=None,
+            help="Hyper-V: give the host the Kerberos ticket, for commands of its cluster. [default: no]",
         ),
         click.option(
             "--smb",

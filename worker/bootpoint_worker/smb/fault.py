@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Iterator
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.smb import kerberos
 from bootpoint_worker.targets.host import unreachable
 from bootpoint_worker.targets.meaning import Meaning
 
@@ -23,7 +24,11 @@ FIREWALL_HINT = (
     "let this machine in on the host: firewall rule File and Printer Sharing (SMB-In), TCP 445: docs/hyperv.md, Set-up"
 )
 
-_AUTH = Meaning(Code.HOST_AUTH, "the host refuses user name or password")
+_AUTH = Meaning(
+    Code.HOST_AUTH,
+    "the host refuses the login",
+    f"set user and password again with `bootpoint host set NAME`. By Kerberos: {kerberos.STALE_HINT}",
+)
 _ACCOUNT = Meaning(Code.HOST_AUTH, "the host refuses the account", "look at the account's state on the host")
 _PASSWORD_AGE = Meaning(
     Code.HOST_AUTH, "the account's password has expired", "change it on the host, then `bootpoint host set NAME`"
@@ -48,6 +53,9 @@ MEANINGS = {
     0xC0000072: _ACCOUNT,  # ACCOUNT_DISABLED
     0xC0000193: _ACCOUNT,  # ACCOUNT_EXPIRED
     0xC0000234: _ACCOUNT,  # ACCOUNT_LOCKED_OUT
+    0xC0000133: Meaning(  # TIME_DIFFERENCE_AT_DC
+        Code.HOST_AUTH, "the host's clock and the domain's differ", "let both follow the domain's time"
+    ),
     0xC000015B: _ACCOUNT,  # LOGON_TYPE_NOT_GRANTED
     0xC0000022: Meaning(Code.HOST_PERMISSION, "access is denied", ADMIN_HINT),  # ACCESS_DENIED
     0xC0000061: Meaning(Code.HOST_PERMISSION, "a privilege is not held", ADMIN_HINT),  # PRIVILEGE_NOT_HELD
@@ -107,7 +115,8 @@ def mapped(host: str, what: str) -> Iterator[None]:
     except exceptions.SMBOSError as exc:
         raise error_of(host, what, int(exc.ntstatus)) from exc
     except exceptions.SMBAuthenticationError as exc:
-        raise error(Code.HOST_AUTH, f"host {host} and bootpoint can't agree on a login: {exc}", host=host) from exc
+        text = f"host {host} and bootpoint can't agree on a login: {exc}"
+        raise kerberos.error_of(host, exc) or error(Code.HOST_AUTH, text, host=host) from exc
     except ImportError as exc:
         # smbprotocol asks for it at the login only.
         text = f"Kerberos needs more: pip install 'bootpoint[hyperv-kerberos]' ({exc})"

@@ -46,10 +46,10 @@ class SmbAccess:
         host: Name of the host, for messages.
         address: DNS name or address.
         user: Account: ``Administrator``, ``DOMAIN\user`` or ``user@domain``.
-        password: Its password; None for the ticket of Kerberos that this machine holds.
+        password: Its password; not used by Kerberos.
         port: TCP port.
         encrypted: Whether bytes are encrypted on the way, and not only signed.
-        kerberos: Whether the login is by Kerberos, else by NTLM.
+        kerberos: Whether the login is by the Kerberos ticket that this process finds, else by NTLM.
     """
 
     host: str
@@ -121,7 +121,8 @@ class SmbSession:
         access = self.access
         return {
             "username": access.user,
-            "password": access.password,
+            # With a password spnego would get a ticket of its own, and leave the one that is there alone.
+            "password": None if access.kerberos else access.password,
             "port": access.port,
             "auth_protocol": "kerberos" if access.kerberos else "ntlm",
             "require_signing": True,

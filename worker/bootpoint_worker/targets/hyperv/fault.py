@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_worker.smb import kerberos
 from bootpoint_worker.smb.fault import ADMIN_HINT
 from bootpoint_worker.targets.certificate import refusal
 from bootpoint_worker.targets.host import unreachable
@@ -36,7 +37,7 @@ TLS_HINT = (
 #: What to say where a login is refused.
 AUTH_HINT = (
     "set user and password with `bootpoint host set NAME --user U --password-file F`; the account has to be a member of"
-    " the host's group Administrators, and Negotiate on at its WinRM service"
+    f" the host's group Administrators, and Negotiate on at its WinRM service. By Kerberos: {kerberos.STALE_HINT}"
 )
 
 _DENIED = Meaning(Code.HOST_PERMISSION, "denies access", ADMIN_HINT)
@@ -137,7 +138,7 @@ def mapped(host: str) -> Iterator[None]:
             raise error(Code.HOST_UNSUPPORTED, text, host=host) from exc
         raise unreachable(host, exc) from exc
     except requests.exceptions.RequestException as exc:
-        raise _broken(host, exc) from exc
+        raise kerberos.error_of(host, exc) or _broken(host, exc) from exc
     except OSError as exc:
         raise unreachable(host, exc) from exc
 

@@ -55,7 +55,7 @@ def _hints(session: HyperVSession, facts: Mapping[str, Any]) -> Iterator[str]:
     if cluster and cluster["problem"]:
         yield (
             f"it is a node of a cluster, which refuses this login ({cluster['problem']}): use Kerberos,"
-            " --auth kerberos; docs/hyperv.md, Clusters"
+            " --auth kerberos --delegate; docs/hyperv.md, Clusters"
         )
     if build_of(facts["version"]) < _TEMPLATES_BUILD:
         yield "machines with Secure Boot that don't run Windows start without it there: it takes Windows Server 2016"

@@ -16,6 +16,10 @@ WINRM_SETTING = "winrm"
 #: Setting: ``ntlm`` (default) or ``kerberos``.
 AUTH_SETTING = "auth"
 
+#: Setting: whether the host is given the Kerberos ticket itself, by which it speaks to others as the account: a cluster
+#: wants that. It could go anywhere with it, so it isn't by default.
+DELEGATE_SETTING = "delegate"
+
 #: Setting: ``encrypted`` (default), or ``signed``: bytes of disks can then be read on the way, and go faster.
 SMB_SETTING = "smb"
 

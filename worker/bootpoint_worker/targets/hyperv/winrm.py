@@ -1,8 +1,8 @@
 """Commands on a Windows host by WinRM: a shell is made, runs one command, and is deleted.
 
 pywinrm does the protocol ([MS-WSMV]). Each command has a connection of its own: Windows ends idle ones, and the keys of
-messages that NTLM encrypts end with them. Over TLS the certificate is compared, in `targets.certificate`, before a byte
-is sent.
+messages that the login encrypts end with them. Over TLS the certificate is compared, in `targets.certificate`, before a
+byte is sent.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_worker.targets.certificate import CONNECT_TIMEOUT, pinned
 from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.targets.hyperv.fault import mapped
-from bootpoint_worker.targets.hyperv.way import by_kerberos, by_tls, endpoint
+from bootpoint_worker.targets.hyperv.way import DELEGATE_SETTING, by_kerberos, by_tls, endpoint
 
 if TYPE_CHECKING:
     from winrm.protocol import Protocol
@@ -134,6 +134,8 @@ def _connect(access: HostAccess, poll: int) -> Protocol:
         message_encryption="never" if tls else "always",
         operation_timeout_sec=poll,
         read_timeout_sec=READ_TIMEOUT,
+        # Kerberos forwards a ticket that allows it, and no other; NTLM has none.
+        kerberos_delegation=bool(access.settings.get(DELEGATE_SETTING)),
         proxy=None,
     )
     # requests takes both: who drops what is sent to the port is found out sooner than a host that is slow to answer.

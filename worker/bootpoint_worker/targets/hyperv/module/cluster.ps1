@@ -8,8 +8,8 @@ function Stop-IfSecondHop {
         $message -match 'denied|administrative privileges|0x80070005'
     if ($isDenied) {
         Stop-Operation -Code 'host_permission' -Message "the cluster refuses a login that came over the network: $message" -Hint (
-            'a login by NTLM goes no further than one host: use Kerberos with a ticket that may be delegated (--auth ' +
-            'kerberos), and give the account full control of the cluster: docs/hyperv.md, Clusters')
+            'a login by NTLM, or by Kerberos without its ticket, goes no further than one host: use --auth kerberos ' +
+            '--delegate, and give the account full control of the cluster: docs/hyperv.md, Clusters')
     }
 }
 
