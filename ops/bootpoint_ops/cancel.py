@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from bootpoint_common.errors import RefusedError
-from bootpoint_common.store import event
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import ending, event
 from bootpoint_ops import read
 from bootpoint_ops.environment import Environment
 
@@ -28,7 +27,7 @@ def cancel(env: Environment, number: int, *, origin: str) -> dict[str, Any]:
     """
     try:
         with env.database.transaction() as connection:
-            runs.cancel(connection, number, actor=env.actor, origin=origin)
+            ending.cancel(connection, number, actor=env.actor, origin=origin)
             return read.run(connection, number)
     except RefusedError as refused:
         with env.database.transaction() as connection:

@@ -12,9 +12,8 @@ from psycopg.types.json import Jsonb
 from bootpoint_common.errors import BootpointError, Code, error, together
 from bootpoint_common.identity import new_id
 from bootpoint_common.job import Change, HostDefaults, Spec, When, as_json, difference, fill_host_defaults, read_json
-from bootpoint_common.store import disk, due, event, limit, start
+from bootpoint_common.store import disk, due, ending, event, limit, start
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Row, one, one_row, rows, run
 from bootpoint_common.store.job import Job
 from bootpoint_ops import known
@@ -127,7 +126,7 @@ def apply(connection: Connection, spec: Spec, *, actor: str, kind: str | None = 
     if applied.number is not None:
         due.plan(connection, applied.number)
         if not spec.enabled:
-            runs.leave_line(connection, applied.number, f"{actor} disabled job {spec.name}", actor=actor)
+            ending.leave_line(connection, applied.number, f"{actor} disabled job {spec.name}", actor=actor)
         limit.tell(connection, applied.number)
     event.record(
         connection,

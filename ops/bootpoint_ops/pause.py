@@ -5,9 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from bootpoint_common.errors import Code, error
-from bootpoint_common.store import due, event
+from bootpoint_common.store import due, ending, event
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Row, one, one_row
 from bootpoint_common.store.job import Job
 
@@ -37,7 +36,7 @@ def pause(connection: Connection, name: str, *, until: datetime, reason: str, ac
             hint="name an instant to come, such as 2030-01-31T06:00:00Z, or a duration, such as 8h",
         )
     due.pause(connection, found.id, until=until, reason=reason, actor=actor)
-    runs.leave_line(connection, found.id, f"{actor} paused job {found.name}: {reason}", actor=actor)
+    ending.leave_line(connection, found.id, f"{actor} paused job {found.name}: {reason}", actor=actor)
     text = f"job {found.name} is paused until {until.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC: {reason}"
     details = {"until": until.isoformat(), "reason": reason}
     event.record(connection, "job_paused", text, actor=actor, job=found.name, details=details)

@@ -309,13 +309,7 @@ class Run:
         _log.warning(
             "run failed", extra={"run": self.order.number, "code": str(problem.code), "cause": problem.message}
         )
-        told = message.Problem(
-            code=str(problem.code),
-            message=problem.message,
-            key=problem.key,
-            hint=problem.hint,
-            value=None if problem.value is None else str(problem.value),
-        )
+        told = message.Problem.of(problem)
         self._tools.board.note(self.order.run, Step.FAILED, problem=told)
         self._insist(message.Failed(run=self.order.run, problem=told, scripts=self._stages.results))
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from bootpoint_common.errors import Code
 from bootpoint_common.identity import new_id
 from bootpoint_common.notice import NoticeSettings, Security
-from bootpoint_common.store import delivery, notice
+from bootpoint_common.store import delivery, ending, notice
 from bootpoint_common.store import run as runs
 from bootpoint_common.units import MiB
 from bootpoint_ops.cli import main
@@ -95,7 +95,7 @@ def test_nobody_is_told_of_a_run_that_somebody_cancelled(newsroom: Newsroom) -> 
     job_id = newsroom.add_job("erp", notify={"mail": {"to": [OPS], "on": "both"}})
     with newsroom.database.transaction() as connection:
         begun = runs.create(connection, job_id, trigger="manual", requested_by="test")
-        runs.cancel(connection, begun.id, actor="test")
+        ending.cancel(connection, begun.id, actor="test")
     assert newsroom.fleet.row("SELECT state FROM run WHERE id = %s", begun.id) == {"state": "cancelled"}
     assert newsroom.notices() == []
 
@@ -138,7 +138,7 @@ def test_rows_hold_no_secret_and_no_output_of_scripts(newsroom: Newsroom, tmp_pa
         begun = runs.create(connection, job_id, trigger="manual", requested_by="test")
         result = [{"stage": "before_snapshot", "exit_code": 0, "duration_seconds": 1.0, "output": "hunter2"}]
         newsroom.execute("UPDATE run SET scripts = %s WHERE uid = %s", str(result).replace("'", '"'), begun.uid)
-        runs.cancel(connection, begun.id, actor="test")
+        ending.cancel(connection, begun.id, actor="test")
     newsroom.execute("UPDATE run SET state = 'failed' WHERE uid = %s", begun.uid)
     with newsroom.database.transaction() as connection:
         notice.run_ended(connection, begun.id, begun.spec)

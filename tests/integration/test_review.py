@@ -16,8 +16,7 @@ from bootpoint_common import message
 from bootpoint_common.cipher import AgentKey
 from bootpoint_common.identity import new_id
 from bootpoint_common.store import agent as agents
-from bootpoint_common.store import outbox, point, request, segment, watermark
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import ending, outbox, point, request, segment, watermark
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.watermark import Watermark
 from bootpoint_common.stream.carrier import CarrierLost
@@ -219,7 +218,7 @@ def test_a_cancelled_run_stops_reading_the_source(
     begun = installation.run(job_id)
     assert reading.wait(30)
     with installation.database.transaction() as connection:
-        runs.cancel(connection, begun.id, actor="test")
+        ending.cancel(connection, begun.id, actor="test")
     installation.wait(begun, state="cancelled")
     wait_for(lambda: not installation.agents["erp"]._runs, "the agent to let go of its snapshot", 10)
 

@@ -18,7 +18,7 @@ import pytest
 
 from bootpoint_common import message
 from bootpoint_common.job import Limits, Rate
-from bootpoint_common.store import limit
+from bootpoint_common.store import ending, limit
 from bootpoint_common.store import run as runs
 from bootpoint_common.stream.memory_queue import MemoryPublisher
 from bootpoint_common.units import KiB, MiB
@@ -167,7 +167,7 @@ def test_workers_that_wait_let_go_of_a_cancelled_run(installation: Fleet, tmp_pa
     )
     installation.wait_until(lambda: installation.row(query, run.uid))
     with installation.database.transaction() as connection:
-        runs.cancel(connection, run.id, actor="test")
+        ending.cancel(connection, run.id, actor="test")
     installation.wait(run, state="cancelled", seconds=5.0)
     # Each of the two workers has one thread for streams: it is free again.
     other = Limited(installation, disks, {})

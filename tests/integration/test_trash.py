@@ -15,7 +15,7 @@ from click.testing import CliRunner
 
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.job import read_json
-from bootpoint_common.store import kept, reference, trash
+from bootpoint_common.store import ending, kept, reference, trash
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Row
 from bootpoint_common.store.database import run as execute
@@ -273,7 +273,7 @@ def test_a_job_with_a_run_under_way_is_not_deleted(site: Site) -> None:
     assert (problem.code, problem.value) == (Code.ALREADY_RUNNING, run.id)
     assert "--force" in (problem.hint or "")
     with site.fleet.database.transaction() as connection, pytest.raises(BootpointError) as late:
-        runs.cancel(connection, run.id, actor="me")
+        ending.cancel(connection, run.id, actor="me")
     assert late.value.code is Code.TOO_LATE
     pause.release()
     site.fleet.wait(run)
@@ -286,7 +286,7 @@ def test_force_waits_for_a_run_that_can_not_be_cancelled_any_more(
     pause = site.host.pause_at("commit", "called")
     run = site.fleet.run(site.job)
     pause.wait()
-    replica, real = site.replica, runs.cancel
+    replica, real = site.replica, ending.cancel
 
     def cancel(*arguments: Any, **options: Any) -> runs.Run:
         try:
@@ -294,7 +294,7 @@ def test_force_waits_for_a_run_that_can_not_be_cancelled_any_more(
         finally:
             pause.release()
 
-    monkeypatch.setattr("bootpoint_ops.cli.deletion.runs.cancel", cancel)
+    monkeypatch.setattr("bootpoint_ops.cli.deletion.ending.cancel", cancel)
     env = {"BOOTPOINT_STATE": str(tmp_path), "BOOTPOINT_DATABASE_URL": site.fleet.database.url}
     words = ["job", "delete", "erp", "--delete-replica", "--force", "--yes", "-o", "json"]
     done = CliRunner().invoke(main, words, env=env)

@@ -16,6 +16,7 @@ from bootpoint_common.cipher import AgentKey
 from bootpoint_common.errors import BootpointError, Fenced
 from bootpoint_common.identity import new_id
 from bootpoint_common.store import agent as agents
+from bootpoint_common.store import ending
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.claim import Claim, claim
 from bootpoint_common.store.database import Database, Row, one, rows
@@ -176,7 +177,7 @@ class World:
         if row is not None:
             try:
                 with self.database.transaction() as connection:
-                    runs.cancel(connection, row["id"], actor="model")
+                    ending.cancel(connection, row["id"], actor="model")
             except BootpointError:
                 return
 

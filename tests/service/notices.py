@@ -16,6 +16,7 @@ from bootpoint_common.errors import Code, error
 from bootpoint_common.identity import new_id
 from bootpoint_common.notice import NoticeSettings, Sender
 from bootpoint_common.store import agent as agents
+from bootpoint_common.store import ending
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Database, Row
 from bootpoint_common.store.database import run as execute
@@ -92,7 +93,7 @@ class Newsroom:
         with self.database.transaction() as connection:
             begun = runs.create(connection, self.jobs[name], trigger="manual", requested_by="test", attempt=attempt)
         with self.database.transaction() as connection:
-            runs.end(connection, begun.uid, problem, actor="worker")
+            ending.end(connection, begun.uid, problem, actor="worker")
         return begun.id
 
     def mail_post(self, box: MailBox, *, timeout: float = 10.0, **settings: Any) -> Post:

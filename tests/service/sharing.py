@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import due as dues
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import ending
 from bootpoint_common.store.database import Connection, present, rows
 from bootpoint_common.store.due import Kind
 from tests.service.fleet import Fleet
@@ -35,7 +35,7 @@ def share_places(installation: Fleet, count: int) -> None:
             begun.extend(row["id"] for row in found if row["id"] not in begun)
             if len(found) >= PLACES or len(begun) == count:
                 for row in found:
-                    runs.end(connection, row["uid"], error(Code.SCRIPT_FAILED, "done"), actor="test")
+                    ending.end(connection, row["uid"], error(Code.SCRIPT_FAILED, "done"), actor="test")
         return len(begun) == count and not found
 
     wait_for(all_done, "the end of all runs", 120)

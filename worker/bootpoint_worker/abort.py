@@ -6,8 +6,7 @@ from uuid import UUID
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Fenced
-from bootpoint_common.store import event, host, outbox, point, transition
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import ending, event, host, outbox, point, transition
 from bootpoint_common.store.claim import Claim, check
 from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.point import Point, State
@@ -49,7 +48,7 @@ def _abort(context: Context, held: Claim, found: Point) -> None:
         check(connection, "replica", found.replica_id, held.number)
         transition.aborted(connection, found.id)
         _tell_aborted(connection, found)
-        runs.settle(connection, found.run_uid)
+        ending.settle(connection, found.run_uid)
     delete_streams(context, disks)
 
 

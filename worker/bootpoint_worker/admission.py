@@ -16,8 +16,8 @@ from psycopg.types.json import Jsonb
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.job import read_json
+from bootpoint_common.store import ending, line, outbox, pace, source_event
 from bootpoint_common.store import job as jobs
-from bootpoint_common.store import line, outbox, pace, source_event
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Database, one, one_row, rows, run
 from bootpoint_common.store.run import Run
@@ -53,7 +53,7 @@ def prepare(context: Context, run_uid: UUID) -> None:
         plans = [preflight(context, found, replica) for replica in replicas]
     except BootpointError as problem:
         with context.database.transaction() as connection:
-            runs.end(connection, run_uid, problem, actor="worker")
+            ending.end(connection, run_uid, problem, actor="worker")
         return
     with context.database.transaction() as connection:
         waits = [(replica, plan.line) for replica, plan in zip(replicas, plans, strict=True) if plan.line is not None]
@@ -121,7 +121,7 @@ def _begin(connection: Connection, run_uid: UUID, plans: dict[UUID, Plan]) -> No
     if begun:
         outbox.tell(connection, found.agent, run_uid, start_message(connection, run_uid))
     else:
-        runs.end(connection, run_uid, _late(), actor="worker")
+        ending.end(connection, run_uid, _late(), actor="worker")
 
 
 def _aims_at(connection: Connection, run_uid: UUID, plans: dict[UUID, Plan]) -> bool:
@@ -152,7 +152,7 @@ def admit(database: Database) -> int:
 def give_up_late(connection: Connection) -> None:
     """End the runs that still wait and had to begin by now: when their machine is off there is nothing to copy."""
     for row in rows(connection, "SELECT uid FROM run WHERE state = 'waiting' AND begin_by < now() ORDER BY id"):
-        runs.end(connection, row["uid"], _late(), actor="scheduler")
+        ending.end(connection, row["uid"], _late(), actor="scheduler")
 
 
 def _late() -> BootpointError:

@@ -17,8 +17,7 @@ from uuid import UUID
 from bootpoint_common import message
 from bootpoint_common.digest import grain_digest
 from bootpoint_common.errors import BootpointError, Code, Fenced, error
-from bootpoint_common.store import event, host, outbox, point, segment, transition
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import ending, event, host, outbox, point, segment, transition
 from bootpoint_common.store.claim import Claim, check
 from bootpoint_common.store.database import Connection, one_row, run
 from bootpoint_common.store.point import Point, PointDisk, State
@@ -60,7 +59,7 @@ def _commit(context: Context, held: Claim, found: Point) -> None:
         if current.state is State.SEALED:
             wrong = _wrong_root(connection, found, disks)
             if wrong is not None:
-                runs.give_up(connection, found.id, wrong)
+                ending.give_up(connection, found.id, wrong)
                 return
         if not transition.committing(connection, found.id):
             raise Fenced
@@ -163,7 +162,7 @@ def _committed(connection: Connection, held: Claim, found: Point, done: JournalP
     )
     request_profile(connection, found)
     repair.committed(connection, found, below)
-    ended = runs.settle(connection, found.run_uid)
+    ended = ending.settle(connection, found.run_uid)
     told = message.Committed(
         run=found.run_uid, replica_id=found.replica_id, point_id=found.id, name=found.name, run_ended=ended
     )
@@ -194,7 +193,7 @@ def _commit_failed(context: Context, held: Claim, found: Point, problem: Bootpoi
     with context.database.transaction() as connection:
         point.get(connection, found.id, lock=True)
         check(connection, "replica", found.replica_id, held.number)
-        runs.give_up(connection, found.id, problem, force=True)
+        ending.give_up(connection, found.id, problem, force=True)
 
 
 def _on_host(context: Context, found: Point) -> bool:

@@ -12,7 +12,19 @@ from bootpoint_common import message
 from bootpoint_common.cipher import Reject
 from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.metric import CREDIT_WAIT
-from bootpoint_common.store import agent, count, event, limit, outbox, point, request, transition, watermark
+from bootpoint_common.store import (
+    agent,
+    count,
+    ending,
+    event,
+    limit,
+    outbox,
+    point,
+    request,
+    script,
+    transition,
+    watermark,
+)
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.agent import Agent
 from bootpoint_common.store.database import Connection, Row, rows, run
@@ -80,8 +92,8 @@ def report(connection: Connection, found: Agent, content: message.Report) -> Non
     """Keep what the run's scripts did; a run that waited for it has ended now."""
     if _own_run(connection, found, content.run) is None:
         return
-    runs.add_scripts(connection, content.run, content.scripts)
-    runs.settle(connection, content.run)
+    script.add(connection, content.run, content.scripts)
+    ending.settle(connection, content.run)
     outbox.tell(connection, found.name, content.run, message.Noted(run=content.run))
 
 
@@ -158,7 +170,7 @@ def offer(connection: Connection, found: Agent, incarnation: UUID, content: mess
     if not 0 < len(slots) == len(content.disks) <= _MOST_DISKS or content.instant.tzinfo is None:
         text = f"agent {found.name} offers no disk, too many, or one slot twice, or an instant without a time zone"
         raise error(Code.BUNDLE_REJECTED, text, value=Reject.MALFORMED)
-    runs.add_scripts(connection, content.run, content.scripts)
+    script.add(connection, content.run, content.scripts)
     run(
         connection,
         "UPDATE run SET consistency = %s, snapshot = %s WHERE uid = %s",
@@ -222,7 +234,7 @@ def _create_point(
         problem = error(
             Code.POINT_OPEN, f"another boot point of job {known.job_name} isn't finished", job=known.job_name
         )
-        runs.end(connection, known.uid, problem, actor="worker")
+        ending.end(connection, known.uid, problem, actor="worker")
         return
     outbox.task(connection, target["pool"], "open_point", point_id)
 
@@ -241,10 +253,10 @@ def failed(connection: Connection, found: Agent, content: message.Failed) -> Non
         hint=content.problem.hint,
         job=known.job_name,
     )
-    if not runs.end(connection, known.uid, problem, actor=f"agent {found.name}"):
+    if not ending.end(connection, known.uid, problem, actor=f"agent {found.name}"):
         _tell_of_end(connection, found, known.uid)
     # After the end: it locks the points, which everybody locks before their run.
-    runs.add_scripts(connection, content.run, content.scripts)
+    script.add(connection, content.run, content.scripts)
 
 
 def happened(connection: Connection, found: Agent, content: message.Event, refusals: Refusals) -> None:
@@ -261,7 +273,7 @@ def happened(connection: Connection, found: Agent, content: message.Event, refus
         told = message.EventTaken(id=content.id, repeated=outcome.repeated, runs=outcome.runs)
     except BootpointError as problem:
         occasion.refuse(connection, refusals, problem, source=found.name, actor=actor, origin=origin)
-        told = message.EventTaken(id=content.id, problem=runs.problem_message(problem))
+        told = message.EventTaken(id=content.id, problem=message.Problem.of(problem))
     outbox.tell(connection, found.name, content.id, told)
 
 

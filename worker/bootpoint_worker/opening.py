@@ -9,8 +9,7 @@ from uuid import UUID
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, Fenced
-from bootpoint_common.store import damage, event, host, outbox, point, segment, transition
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import damage, ending, event, host, outbox, point, segment, transition
 from bootpoint_common.store.claim import Claim, check
 from bootpoint_common.store.database import Connection, one
 from bootpoint_common.store.point import LAST_BREATH_WINDOW, Point, PointDisk, State
@@ -173,4 +172,4 @@ def _failed(context: Context, held: Claim, found: Point, problem: BootpointError
     with context.database.transaction() as connection:
         point.get(connection, found.id, lock=True)
         check(connection, "replica", found.replica_id, held.number)
-        runs.give_up(connection, found.id, problem)
+        ending.give_up(connection, found.id, problem)

@@ -9,8 +9,7 @@ import logging
 from uuid import UUID
 
 from bootpoint_common.errors import Code, error
-from bootpoint_common.store import kept, line, outbox, point, trash
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import ending, kept, line, outbox, point, trash
 from bootpoint_common.store import trial as trials
 from bootpoint_common.store.database import Connection, Row, one, present, rows, run
 from bootpoint_common.store.point import State
@@ -154,7 +153,7 @@ def _expire_runs(connection: Connection) -> None:
     for row in expired:
         text = f"agent {row['name']} did not begin the run in time"
         code = Code.DEADLINE if row["last_breath"] else Code.AGENT_OFFLINE
-        runs.end(connection, row["uid"], error(code, text, key="agent", value=row["name"]), actor="reaper")
+        ending.end(connection, row["uid"], error(code, text, key="agent", value=row["name"]), actor="reaper")
 
 
 def _end_unreported(connection: Connection) -> None:
@@ -174,7 +173,7 @@ def _end_unreported(connection: Connection) -> None:
     for row in lost:
         text = f"the point is committed, but agent {row['name']} never said how the script after_point ended"
         problem = error(Code.AGENT_RESTARTED, text, key="scripts.after_point", job=row["job_name"])
-        runs.end(connection, row["uid"], problem, actor="reaper")
+        ending.end(connection, row["uid"], problem, actor="reaper")
 
 
 def _forget_requests(connection: Connection) -> None:
@@ -215,7 +214,7 @@ def _look_at(context: Context, suspect: Row) -> None:
         else:
             why = f"agent {found.agent} is silent" if suspect["silent"] else "nothing was read, sent or written"
             problem = error(Code.STALLED, f"{found.name} made no progress: {why}", job=found.job)
-        runs.give_up(connection, found.id, problem)
+        ending.give_up(connection, found.id, problem)
 
 
 def _in_hands(connection: Connection, point_id: UUID) -> bool:
@@ -239,13 +238,13 @@ def restart(context: Context) -> None:
         ):
             found = point.get(connection, row["id"], lock=True)
             if found is not None:
-                runs.give_up(
+                ending.give_up(
                     connection,
                     found.id,
                     error(Code.AGENT_RESTARTED, "bootpoint was stopped in the midst of the run", job=found.job),
                 )
         for row in rows(connection, "SELECT uid FROM run WHERE state = 'running' ORDER BY uid"):
-            runs.end(
+            ending.end(
                 connection,
                 row["uid"],
                 error(Code.AGENT_RESTARTED, "bootpoint was stopped in the midst of the run"),

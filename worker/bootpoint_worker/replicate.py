@@ -9,8 +9,7 @@ from uuid import UUID
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code, Fenced, error
-from bootpoint_common.store import agent, event, host, outbox, point, segment
-from bootpoint_common.store import run as runs
+from bootpoint_common.store import agent, ending, event, host, outbox, point, segment
 from bootpoint_common.store.claim import Claim, claim
 from bootpoint_common.store.database import Connection, one, run
 from bootpoint_common.store.host import Host
@@ -255,7 +254,7 @@ def _give_up(connection: Connection, work: Work, problem: BootpointError) -> Non
         job=work.found.job,
         host=work.found.host,
     )
-    runs.give_up(connection, work.found.id, told)
+    ending.give_up(connection, work.found.id, told)
 
 
 __all__ = ["replicate"]

@@ -6,6 +6,8 @@ from uuid import UUID
 
 import msgspec
 
+from bootpoint_common.errors import BootpointError
+
 
 class Message(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", omit_defaults=True):
     """What all control messages have in common."""
@@ -35,6 +37,12 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     key: str | None = None
     value: str | None = None
     hint: str | None = None
+
+    @classmethod
+    def of(cls, problem: BootpointError) -> Problem:
+        """Return an error as it travels."""
+        value = None if problem.value is None else str(problem.value)
+        return cls(code=str(problem.code), message=problem.message, key=problem.key, value=value, hint=problem.hint)
 
 
 class DiskProgress(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,9 +9,8 @@ from typing import Any
 import click
 
 from bootpoint_common.errors import BootpointError, Code, error
+from bootpoint_common.store import ending, trash
 from bootpoint_common.store import job as rows
-from bootpoint_common.store import run as runs
-from bootpoint_common.store import trash
 from bootpoint_common.store.database import one
 from bootpoint_common.store.job import ReplicaRow
 from bootpoint_common.store.shown import jsonable
@@ -103,7 +102,7 @@ def _end_run(here: Session, found: rows.Job, deadline: float) -> None:
         return
     try:
         with here.env.database.transaction() as connection:
-            runs.cancel(connection, number, actor=here.env.actor)
+            ending.cancel(connection, number, actor=here.env.actor)
     except BootpointError as problem:
         if problem.code is not Code.TOO_LATE:
             raise

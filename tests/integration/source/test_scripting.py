@@ -15,6 +15,7 @@ import pytest
 
 from bootpoint_common import message
 from bootpoint_common.errors import BootpointError, Code
+from bootpoint_common.store import ending
 from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Row
 from bootpoint_common.units import MiB
@@ -78,7 +79,7 @@ class Here:
 
     def cancel(self, begun: runs.Run) -> None:
         with self.fleet.database.transaction() as connection:
-            runs.cancel(connection, begun.id, actor="ops@desk", origin="run cancel")
+            ending.cancel(connection, begun.id, actor="ops@desk", origin="run cancel")
 
     def release(self) -> None:
         """Wait until the agent has nothing of a run in hand."""

@@ -17,7 +17,6 @@ from bootpoint_common import message
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import due as dues
 from bootpoint_common.store import event, outbox, source_event
-from bootpoint_common.store import run as runs
 from bootpoint_common.store.database import Connection, Database, one_row, present, run
 from bootpoint_common.store.due import Due, Kind
 from bootpoint_common.store.start import Skipped, Wanted, skip, start
@@ -166,7 +165,7 @@ def _let_go(connection: Connection, uid: UUID, skipped: Skipped) -> None:
         connection, "SELECT j.name, a.name AS agent FROM job j JOIN agent a ON a.id = j.agent_id WHERE j.id = %s",
         skipped.job_id,
     )  # fmt: skip
-    problem = runs.problem_message(error(skipped.code, skipped.message, job=job["name"]))
+    problem = message.Problem.of(error(skipped.code, skipped.message, job=job["name"]))
     told = message.Aborted(run=uid, replica_id=None, point_id=None, problem=problem, job=job["name"])
     outbox.tell(connection, job["agent"], uid, told)
 
