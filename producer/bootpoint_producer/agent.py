@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import logging
 import threading
 from pathlib import Path
@@ -17,12 +16,12 @@ from bootpoint_common.errors import BootpointError, Code, error
 from bootpoint_common.stream.carrier import AgentCarrier, CarrierLost
 from bootpoint_common.stream.sender import StreamSender
 
-from . import diskmap
 from .board import RunBoard, Step
 from .doorbell import Doorbell
 from .knowndisk import KnownDisks
 from .link import Link
 from .occasion import Occasion
+from .question import Questions
 from .run import Run
 from .snapshots import choose, remove_leftovers
 from .snapshots.base import Snapshot
@@ -44,19 +43,8 @@ HELLO_SECONDS = 2.0
 #: Seconds between two looks at what trackers hold: a pool may run full between runs, too.
 UPKEEP_SECONDS = 60.0
 
-#: Segments whose entries one answer holds at most: 16 times 4 KiB.
-MOST_SEGMENTS = 16
-
 #: Seconds until a lost connection is tried again.
 AGAIN_SECONDS = 1.0
-
-
-class _EntriesAsked(msgspec.Struct):
-    """Arguments of the question ``entries``: number and digest (hex) of each segment."""
-
-    replica: UUID
-    slot: str
-    segments: dict[str, str]
 
 
 class Agent:
@@ -100,6 +88,7 @@ class Agent:
         self._doorbell = Doorbell(state.directory, occasion.answer)
         self._sender = StreamSender(connect=carrier.publisher)
         self._trackers = TrackerKeeper(state, providers(str(config.tracker), directory=state.directory))
+        self._questions = Questions(self._link, state, self._files, self._trackers)
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._turn = threading.Lock()
@@ -227,7 +216,7 @@ class Agent:
             case message.StartRun():
                 self._begin(heard)
             case message.Ask():
-                threading.Thread(target=self._answer, args=(heard,), name=f"answer {heard.kind}", daemon=True).start()
+                self._questions.hear(heard)
             case message.EventTaken():
                 self._board.answer(heard)
             case message.Credit() | message.ResendFrom():
@@ -257,6 +246,8 @@ class Agent:
         elif isinstance(heard, message.Aborted) and heard.replica_id is not None and heard.point_id is not None:
             self._state.drop(heard.replica_id, heard.point_id)
 
+    # --- runs
+
     def _begin(self, order: message.StartRun) -> None:
         with self._lock:
             if order.run in self._runs or order.run in self._state.ended():
@@ -284,37 +275,6 @@ class Agent:
             for late in unheard:
                 if isinstance(late, message.Committed | message.Aborted):
                     self._tell(late)
-
-    def _answer(self, asked: message.Ask) -> None:
-        if self._link.present.now() > asked.expires_at:
-            return
-        try:
-            questions = {"disks": lambda _: self._disks(), "entries": self._entries}
-            if asked.kind not in questions:
-                raise error(Code.AGENT_TOO_OLD, f"this agent knows no question {asked.kind!r}")
-            answer, problem = questions[asked.kind](asked.arguments), None
-        except BootpointError as failed:
-            answer, problem = None, failed
-        told = None
-        if problem is not None:
-            told = message.Problem(code=str(problem.code), message=problem.message, hint=problem.hint)
-        self._link.send(message.Answer(request=asked.request, answer=answer, problem=told))
-
-    # --- disks
-
-    def _disks(self) -> dict[str, Any]:
-        return diskmap.inventory(self._files, trackers=self._trackers.providers)
-
-    def _entries(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Say what the grains of some segments were, as far as a map here still knows; a verification asks."""
-        try:
-            asked = msgspec.convert(arguments, _EntriesAsked)
-            wanted = {int(number): bytes.fromhex(digest) for number, digest in asked.segments.items()}
-        except (msgspec.ValidationError, ValueError) as wrong:
-            raise error(Code.SPEC_INVALID, f"the question makes no sense: {wrong}") from wrong
-        some = dict(sorted(wanted.items())[:MOST_SEGMENTS])
-        found = self._state.entries(asked.replica, asked.slot, some)
-        return {"entries": {str(number): base64.b64encode(entries).decode() for number, entries in found.items()}}
 
     def _tools(self) -> Tools:
         return Tools(

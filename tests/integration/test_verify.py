@@ -18,7 +18,7 @@ from bootpoint_common.store import verification as store
 from bootpoint_common.store.database import run as execute
 from bootpoint_common.store.point import Point
 from bootpoint_common.units import GRAIN, MiB
-from bootpoint_producer.agent import Agent
+from bootpoint_producer.question import Questions
 from bootpoint_producer.scan import scan
 from bootpoint_worker import reading, verify, verifying
 from bootpoint_worker.targets.fake_host import FakeHost
@@ -162,7 +162,7 @@ def test_an_agent_that_lies_or_is_away_names_no_grain(site: Site, monkeypatch: p
     made = site.run()
     site.rot(made, 3)
     for told, why in (({"0": "AAAA"}, "block map"), ({"0": b"raw bytes"}, "nonsense"), ({"0": 7}, "nonsense")):
-        monkeypatch.setattr(Agent, "_entries", lambda *_, told=told: {"entries": told})
+        monkeypatch.setattr(Questions, "_entries", lambda *_, told=told: {"entries": told})
         assert site.verify(made) == "damaged"
         assert site.damage(made) == [(0, None)]
         assert "segment 0 (bytes" in site.events("point_damaged")[-1]
