@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from bootpoint_common.errors import Code, error
@@ -18,129 +16,93 @@ from bootpoint_worker.hostinfo import (
     start_point,
     started_as_json,
     started_vm,
+    told_as_json,
     vm_as_json,
 )
-from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets import connect
+from bootpoint_worker.targets.base import StartRequest, Target, TellsAddresses
 from bootpoint_worker.targets.host import HostAccess
-from bootpoint_worker.targets.kvm import FoundReplica, KvmTarget, connect, fetch_fingerprint
-
-
-@dataclass(frozen=True, kw_only=True)
-class Direct:
-    """How a host is reached without the database.
-
-    Attributes:
-        address: DNS name or address; ``local`` for this machine.
-        user: Account.
-        port: TCP port of its SSH server.
-        ssh_key: File with the private key.
-        password_file: File with the password.
-        fingerprint: The key that it must show; None where none is known.
-        virt_type: ``kvm`` or ``qemu``.
-        virtio_win: Path on the host of an ISO with drivers for Windows.
-    """
-
-    address: str
-    user: str = "root"
-    port: int = 22
-    ssh_key: Path | None = None
-    password_file: Path | None = None
-    fingerprint: str | None = None
-    virt_type: str = "kvm"
-    virtio_win: str | None = None
-
-    def access(self) -> HostAccess:
-        """Return it as drivers want it."""
-        return HostAccess(
-            name=self.address,
-            kind="kvm",
-            address=self.address,
-            port=self.port,
-            user=self.user,
-            fingerprint=self.fingerprint,
-            ssh_key=None if self.ssh_key is None else self.ssh_key.read_text(),
-            password=None if self.password_file is None else self.password_file.read_text().rstrip("\n"),
-            settings={
-                "virt_type": self.virt_type,
-                **({"virtio_win": self.virtio_win} if self.virtio_win else {}),
-            },
-        )
-
-
-def fingerprint(direct: Direct) -> str | None:
-    """Return the key that the host shows; None for this machine."""
-    return None if direct.address == "local" else fetch_fingerprint(direct.address, direct.port)
+from bootpoint_worker.targets.journal import FoundReplica, of_vm
+from bootpoint_worker.targets.replica import Replica
 
 
 @contextmanager
-def _session(direct: Direct) -> Iterator[KvmTarget]:
-    target = connect(direct.access())
+def _session(access: HostAccess) -> Iterator[Target]:
+    target = connect(access)
     try:
         yield target
     finally:
         target.close()
 
 
-def _found(target: KvmTarget, direct: Direct, vm: str) -> FoundReplica:
-    found = target.find_by_vm(vm)
+def _found(target: Target, access: HostAccess, vm: str) -> FoundReplica:
+    found = of_vm(target.find_replicas(), vm)
     if found is None:
         raise error(
-            Code.NO_SUCH_VM, f"host {direct.address} has no standby {vm} of bootpoint", key="vm", value=vm,
-            host=direct.address, hint="`bootpoint vm list --direct` lists its VMs",
+            Code.NO_SUCH_VM, f"host {access.name} has no standby {vm} of bootpoint", key="vm", value=vm,
+            host=access.name, hint="`bootpoint vm list --direct` lists its VMs",
         )  # fmt: skip
     return found
 
 
 @contextmanager
-def reach_point(direct: Direct, vm: str, name: str | None) -> Iterator[Reached]:
+def reach_point(access: HostAccess, vm: str, name: str | None) -> Iterator[Reached]:
     """Open a session with a point's host; nothing refers to the point, for there is no database.
 
     Raises:
         NotFoundError: ``no_such_vm``, ``no_such_point``.
     """
-    with _session(direct) as target:
-        found = _found(target, direct, vm)
-        yield Reached(target, found.replica, point_of(found.journal, name), direct.address, direct.virt_type)
+    with _session(access) as target:
+        found = _found(target, access, vm)
+        point, virt_type = point_of(found.journal, name), access.settings.get("virt_type", "kvm")
+        yield Reached(target, found.replica, point, access.name, virt_type)
 
 
-def vm_list(direct: Direct) -> list[dict[str, Any]]:
+def vm_list(access: HostAccess) -> list[dict[str, Any]]:
     """Return the host's VMs, standbys and tests with their points."""
-    with _session(direct) as target:
+    with _session(access) as target:
         return machines_as_json(target.inspect_host().vms, [found.journal for found in target.find_replicas()])
 
 
-def vm_points(direct: Direct, vm: str) -> dict[str, Any]:
+def vm_points(access: HostAccess, vm: str) -> dict[str, Any]:
     """Return a standby and its boot points, as its host's journal has them.
 
     Raises:
         NotFoundError: ``no_such_vm``.
     """
-    with _session(direct) as target:
-        return journal_as_json(_found(target, direct, vm).journal)
+    with _session(access) as target:
+        return journal_as_json(_found(target, access, vm).journal)
 
 
-def job_of(direct: Direct, vm: str) -> str:
+def job_of(access: HostAccess, vm: str) -> str:
     """Return the name of the job that a standby belongs to.
 
     Raises:
         NotFoundError: ``no_such_vm``.
     """
-    with _session(direct) as target:
-        return _found(target, direct, vm).journal.job
+    with _session(access) as target:
+        return _found(target, access, vm).journal.job
 
 
 def vm_start(
-    direct: Direct, vm: str, point: str | None, *, test_id: str | None, serial_log: str | None, conversion: str = "auto"
+    access: HostAccess,
+    vm: str,
+    point: str | None,
+    *,
+    test_id: str | None,
+    serial_log: str | None,
+    conversion: str,
+    guest_seconds: float,
 ) -> dict[str, Any]:
-    """Start a standby from a boot point.
+    """Start a standby from a boot point, and tell its guest its addresses where its host can.
 
     Raises:
         NotFoundError: ``no_such_vm``, ``no_such_point``.
         RefusedError: ``standby_running``.
         FatalError: ``conversion_failed``.
     """
-    with _session(direct) as target:
-        found = _found(target, direct, vm)
+    with _session(access) as target:
+        found = _found(target, access, vm)
         chosen = start_point(found.journal, point, test_id)
         request = StartRequest(
             point_id=chosen.point_id, test_id=test_id, serial_log=serial_log, conversion=conversion
@@ -148,31 +110,47 @@ def vm_start(
         started = target.start(found.replica, request)
         journal = target.inspect(found.replica)
         profile = journal.profile if journal is not None else None
-        return {**started_as_json(started, profile), "point": chosen.name, "addresses": []}  # KVM tells no guest
+        told = [] if test_id else _told(target, found.replica, guest_seconds)
+        return {**started_as_json(started, profile), "point": chosen.name, "addresses": told}
 
 
-def vm_stop(direct: Direct, vm: str, *, test_id: str | None) -> dict[str, Any]:
+def _told(target: Target, replica: Replica, guest_seconds: float) -> list[dict[str, Any]]:
+    return told_as_json(target.tell_addresses(replica, guest_seconds) if isinstance(target, TellsAddresses) else ())
+
+
+def vm_address(access: HostAccess, vm: str, guest_seconds: float) -> dict[str, Any]:
+    """Tell the guest of a standby that runs its addresses, as its start does.
+
+    Raises:
+        NotFoundError: ``no_such_vm``.
+    """
+    with _session(access) as target:
+        found = _found(target, access, vm)
+        return {"name": found.journal.vm_name, "addresses": _told(target, found.replica, guest_seconds)}
+
+
+def vm_stop(access: HostAccess, vm: str, *, test_id: str | None) -> dict[str, Any]:
     """Stop a standby, or a test of it.
 
     Raises:
         NotFoundError: ``no_such_vm``.
     """
-    with _session(direct) as target:
-        found = _found(target, direct, vm)
+    with _session(access) as target:
+        found = _found(target, access, vm)
         name = started_vm(found.journal, test_id)
         target.stop(found.replica, test_id)
         return {"name": name, "state": "off", "replica_id": str(found.journal.replica_id)}
 
 
-def vm_revert(direct: Direct, vm: str, point: str) -> dict[str, Any]:
+def vm_revert(access: HostAccess, vm: str, point: str) -> dict[str, Any]:
     """Let a standby stand on a boot point; ``latest`` lets it follow the newest again.
 
     Raises:
         NotFoundError: ``no_such_vm``, ``no_such_point``.
         RefusedError: ``standby_running``.
     """
-    with _session(direct) as target:
-        found = _found(target, direct, vm)
+    with _session(access) as target:
+        found = _found(target, access, vm)
         chosen, held = point_of(found.journal, point), point != LATEST
         machine = target.revert(found.replica, chosen.point_id if held else None)
         return {**vm_as_json(machine), "point": chosen.name, "held": held}

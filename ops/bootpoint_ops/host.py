@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -20,6 +21,7 @@ from bootpoint_common.store.host import Host
 from bootpoint_ops.known import runs_by_itself
 from bootpoint_worker.context import PORTS
 from bootpoint_worker.preflight import require_login
+from bootpoint_worker.targets.host import HostAccess
 
 #: Names that fit file names, metrics and URLs alike.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -30,7 +32,7 @@ VIRT_TYPES = ("kvm", "qemu")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NewHost:
-    """A host to be added.
+    """A host as an operator states it, to be added, or to be reached without the database.
 
     Attributes:
         name: Its name.
@@ -53,6 +55,30 @@ class NewHost:
     fingerprint: str | None = None
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def tcp_port(self) -> int:
+        """The TCP port that was stated, or the kind's own."""
+        return PORTS.get(self.kind, 0) if self.port is None else self.port
+
+    def access(self, nbd_tls: Path | None = None) -> HostAccess:
+        """Return it as drivers want it.
+
+        Args:
+            nbd_tls: This process's certificates for NBD; None for none.
+        """
+        return HostAccess(
+            name=self.name,
+            kind=self.kind,
+            address=self.address,
+            port=self.tcp_port,
+            user=self.user,
+            fingerprint=self.fingerprint,
+            ssh_key=self.secrets.get("ssh_key"),
+            password=self.secrets.get("password"),
+            settings=self.settings,
+            nbd_tls=nbd_tls,
+        )
 
 
 def add(connection: Connection, vault: Vault, new: NewHost, *, actor: str) -> Host:
@@ -77,7 +103,7 @@ def add(connection: Connection, vault: Vault, new: NewHost, *, actor: str) -> Ho
                 connection,
                 "INSERT INTO host (id, name, kind, address, port, username, fingerprint, credentials, settings, pool)"
                 " VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
-                *(host_id, new.name, new.kind, new.address, PORTS.get(new.kind, 0) if new.port is None else new.port),
+                *(host_id, new.name, new.kind, new.address, new.tcp_port),
                 *(new.user, new.fingerprint, credentials, Jsonb(new.settings), new.pool or new.kind),
             )
     except psycopg.errors.UniqueViolation as exc:

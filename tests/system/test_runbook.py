@@ -7,10 +7,8 @@ started again as after a restart of the machine.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import subprocess
-import sys
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Any
 import pytest
 
 from tests.service.demo import PATIENCE, DemoRun, processes_of
+from tests.service.direct import done, run
 from tests.service.libvirt import LibvirtHost
 from tests.service.process import wait_for
 
@@ -91,8 +90,5 @@ def test_direct_start_needs_nothing_but_the_host(host: LibvirtHost, demo_run: De
 
 def direct(host: LibvirtHost, verb: str, *words: str) -> dict[str, Any]:
     """Ask ``bootpoint vm VERB --direct`` where no installation is."""
-    bootpoint = str(Path(sys.executable).with_name("bootpoint"))
-    nowhere = ("env", "-u", "BOOTPOINT_DATABASE_URL", "-u", "BOOTPOINT_BROKER_URL", "BOOTPOINT_STATE=/nonexistent")
-    reach = ("--direct", "--address", "local", "--virt-type", "qemu", "-o", "json")
-    found: dict[str, Any] = json.loads(on(host, *nowhere, bootpoint, "vm", verb, *words, *reach))
-    return found
+    enter = ("nsenter", "--target", str(host.first_pid), "--mount", "--pid", "--")
+    return done(run(verb, *words, "--direct", "--address", "local", "--virt-type", "qemu", enter=enter))

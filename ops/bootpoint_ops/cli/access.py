@@ -1,16 +1,18 @@
-"""How a host is reached, as options of commands: address, account, secrets, its key, and what only one kind knows."""
+"""How a host is reached, as options of commands: address, account, secrets, its key, and what only one kind knows.
+
+What is made of their values: `stated`.
+"""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from bootpoint_common.errors import Code, error
 from bootpoint_ops import host as hosts
+from bootpoint_worker.targets import DRIVERS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -30,21 +32,6 @@ KINDS = {
     "nodes": "hyperv",
 }
 
-#: Kinds of hosts that show a certificate by TLS, and no key of SSH.
-CERTIFIED = ("esxi", "hyperv")
-
-#: Account on a host where none is named, by kind; ``root`` for the others.
-USERS = {"hyperv": "Administrator"}
-
-#: Kinds of hosts that show a key at the first contact -> how their owner reads it on the host itself.
-KEYS = {
-    "kvm": "`ssh-keygen -lf /etc/ssh/ssh_host_ed25519_key.pub` on the host",
-    "esxi": "`openssl x509 -in /etc/vmware/ssl/rui.crt -noout -fingerprint -sha256` on the host"
-    " (on a vCenter /etc/vmware-vpx/ssl/rui.crt)",
-    "hyperv": "`Get-ChildItem Cert:\\LocalMachine\\My | ForEach-Object { $_.Subject; [BitConverter]::ToString("
-    "[Security.Cryptography.SHA256]::Create().ComputeHash($_.RawData)) }` on the host",
-}
-
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -61,19 +48,32 @@ def to_look_up(_context: click.Context, _parameter: click.Parameter, value: str 
     return value
 
 
+def kind_option(*, default: str | None = None) -> Callable[[F], F]:
+    """Add ``--kind``, the hypervisor of a host: it has to be said unless there is a default."""
+    text = "Its hypervisor." if default is None else f"With --direct: its hypervisor. [default: {default}]"
+    return click.option("--kind", required=default is None, type=click.Choice(sorted(DRIVERS)), help=text)
+
+
 def reach_options(*, new: bool) -> Callable[[F], F]:
-    """Add the options that say how a host is reached.
+    """Add the options that say how a host is reached by workers.
 
     Args:
         new: Whether the host is to be added; else what isn't said stays.
     """
+    local = "'local' is the machine that the workers run on."
+    pool = click.option("--pool", help="Workers that serve it. [default: the kind's pool]")
+    return lambda command: login_options(local, required=new)(pool(command))
+
+
+def login_options(local: str, *, required: bool) -> Callable[[F], F]:
+    """Add the options that say how a host is reached, and by which account; `stated_host` takes their values.
+
+    Args:
+        local: A sentence: what the address ``local`` is.
+        required: Whether the address has to be said.
+    """
     options = [
-        click.option(
-            "--address",
-            required=new,
-            callback=to_look_up,
-            help="DNS name or address; 'local' is the machine that the workers run on.",
-        ),
+        click.option("--address", required=required, callback=to_look_up, help=f"DNS name or address; {local}"),
         click.option(
             "--port", type=click.IntRange(1, 65535), help="TCP port of its control service. [default: the kind's own]"
         ),
@@ -87,7 +87,6 @@ def reach_options(*, new: bool) -> Callable[[F], F]:
         click.option("--ask-password", is_flag=True, help="Ask for the password on the terminal."),
         click.option("--fingerprint", help="Fingerprint of the key (SHA256:…) or certificate (4F:0A:…) that it shows."),
         *_kind_options(),
-        click.option("--pool", help="Workers that serve it. [default: the kind's pool]"),
     ]
 
     def add(command: F) -> F:
@@ -119,7 +118,7 @@ def _kind_options() -> list[Callable[[F], F]]:
         click.option(
             "--vddk-libdir",
             metavar="DIR",
-            help="ESXi: where VMware's disk library lies on the workers' machines. [default: nbdkit's custom]",
+            help="ESXi: where VMware's disk library lies, on the machine that logs in. [default: nbdkit's custom]",
         ),
         click.option(
             "--vddk-plugin", metavar="FILE", help="ESXi: nbdkit's vddk plugin, where it isn't installed as a package."
@@ -138,7 +137,7 @@ def _hyperv_options() -> list[Callable[[F], F]]:
         click.option(
             "--auth",
             type=click.Choice(["ntlm", "kerberos"]),
-            help="Hyper-V: login by password, or by the Kerberos ticket of the worker's machine. [default: ntlm]",
+            help="Hyper-V: login by password, or by a Kerberos ticket of the machine that logs in. [default: ntlm]",
         ),
         click.option(
             "--delegate/--no-delegate",
@@ -175,71 +174,3 @@ def _nodes(context: click.Context, parameter: click.Parameter, given: tuple[str,
             raise click.BadParameter(f"{each!r} is not NAME=FINGERPRINT", context, parameter)
         found[name.lower()] = normalised(fingerprint, key="--node")
     return found or None
-
-
-def secrets_of(ssh_key: Path | None, password_file: Path | None, *, ask: bool = False) -> dict[str, str]:
-    """Read credentials from files or from the terminal; they are never arguments, which every user can see."""
-    found = {}
-    if ssh_key is not None:
-        found["ssh_key"] = ssh_key.read_text()
-    if password_file is not None:
-        text = sys.stdin.read() if str(password_file) == "-" else password_file.read_text()
-        found["password"] = text.rstrip("\n")
-    if ask:
-        found["password"] = click.prompt("Password", hide_input=True, err=True)
-    return found
-
-
-def settings_of(kind: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what was said of a host that only its kind knows.
-
-    Args:
-        kind: The host's kind.
-        given: Values of the options in `KINDS`; None where one wasn't used.
-
-    Raises:
-        click.UsageError: An option belongs to another kind.
-    """
-    used = {name: value for name, value in given.items() if value is not None}
-    for name in used:
-        if KINDS[name] != kind:
-            option = f"--{name.replace('_', '-')}"
-            raise click.UsageError(
-                f"{option} is for hosts of kind {KINDS[name]}; this one is of kind {kind}", click.get_current_context()
-            )
-    return used
-
-
-def stated_fingerprint(kind: str, fingerprint: str | None) -> str | None:
-    """Return a fingerprint that was typed, in the form in which it is recorded.
-
-    Raises:
-        UsageError: ``spec_invalid``: it is none.
-    """
-    if kind not in CERTIFIED or fingerprint is None:
-        return fingerprint
-    from bootpoint_worker.targets.certificate import normalised
-
-    return normalised(fingerprint)
-
-
-def confirm_fingerprint(kind: str, name: str, address: str, fingerprint: str, *, yes: bool) -> None:
-    """Show a person the key that a host shows, and want it confirmed.
-
-    Raises:
-        RefusedError: ``host_key_changed``: it was not.
-    """
-    what = "certificate" if kind in CERTIFIED else "key"
-    click.echo(f"host {name} at {address} shows the {what} {fingerprint}", err=True)
-    if yes:
-        return
-    if sys.stdin.isatty() and click.confirm(f"Is that its {what}?", err=True):
-        return
-    raise error(
-        Code.HOST_KEY_CHANGED,
-        f"the {what} of host {name} was not confirmed",
-        key="--fingerprint",
-        value=fingerprint,
-        host=name,
-        hint=f"compare: {KEYS[kind]}; then say --fingerprint or --yes",
-    )

@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from bootpoint_common.units import format_size
-from bootpoint_ops.cli.access import secrets_of
 from bootpoint_ops.cli.output import emit, output_option, session
 from bootpoint_ops.cli.point import point
-from bootpoint_ops.cli.reach import direct_of, job_of, reach, words_of
+from bootpoint_ops.cli.reach import direct_of, job_of, login_of, reach, words_of
+from bootpoint_ops.cli.stated import secrets_of
 from bootpoint_ops.cli.vm import vm
 from bootpoint_ops.export import FORMATS, Exported
 from bootpoint_ops.export import export as write
@@ -101,8 +101,8 @@ def export_vm(
         else:
             from bootpoint_ops.reached import reach_point
 
-            job = job_of(host, name, timeout, way)
-            secrets = secrets_of(way["ssh_key"], way["password_file"])
+            secrets = login_of(**way)
+            job = job_of(host, name, timeout, secrets)
             way_to = reach_point(session().env, job, point_name or "latest", "export", host=host, secrets=secrets)
             reached = stack.enter_context(way_to)
         _export(reached, directory, form, slot)

@@ -16,22 +16,12 @@ from bootpoint_common.store.verification import BUDGET_SETTING
 from bootpoint_common.units import format_size, parse_size
 from bootpoint_ops import host as hosts
 from bootpoint_ops import read
-from bootpoint_ops.cli.access import (
-    KEYS,
-    KINDS,
-    USERS,
-    confirm_fingerprint,
-    reach_options,
-    secrets_of,
-    settings_of,
-    stated_fingerprint,
-)
+from bootpoint_ops.cli.access import KINDS, kind_option, reach_options
 from bootpoint_ops.cli.hostview import show_host
 from bootpoint_ops.cli.output import Session, emit, output_option, say, session, table, waiting
+from bootpoint_ops.cli.stated import KEYS, confirmed, secrets_of, settings_of, stated_fingerprint, stated_host
 from bootpoint_ops.question import TIMEOUT, ask_worker
-from bootpoint_worker.context import PORTS
 from bootpoint_worker.preflight import lacks_login
-from bootpoint_worker.targets import DRIVERS
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -56,32 +46,15 @@ def timeout_option(command: F) -> F:
 
 @host.command()
 @click.argument("name")
-@click.option("--kind", required=True, type=click.Choice(sorted(DRIVERS)), help="Its hypervisor.")
+@kind_option()
 @reach_options(new=True)
 @click.option("--yes", is_flag=True, help="Accept the fingerprint that it shows without being asked.")
 @timeout_option
 @output_option
-def add(
-    *,
-    name: str,
-    kind: str,
-    address: str,
-    port: int | None,
-    user: str | None,
-    ssh_key: Path | None,
-    password_file: Path | None,
-    ask_password: bool,
-    fingerprint: str | None,
-    pool: str | None,
-    yes: bool,
-    timeout: float,
-    **given: Any,
-) -> None:
+def add(*, name: str, kind: str, yes: bool, timeout: float, **said: Any) -> None:
     """Add a host; its key is shown and confirmed now, and compared ever after."""
     here = session()
-    settings = settings_of(kind, given)
-    stated = stated_fingerprint(kind, fingerprint)
-    secrets = secrets_of(ssh_key, password_file, ask=ask_password)
+    stated = stated_host(name, kind, **said)
     # Before the question: a name that is taken is said at once.
     with here.env.database.transaction() as connection:
         taken = [item["name"] for item in read.host_list(connection)]
@@ -93,15 +66,7 @@ def add(
             value=name,
             hint="change it with `bootpoint host set`",
         )
-    at = PORTS.get(kind, 0) if port is None else port
-    shown = stated or _shown(here, pool or kind, settings, kind=kind, address=address, port=at, timeout=timeout)
-    if shown is not None and stated is None:
-        confirm_fingerprint(kind, name, address, shown, yes=yes)
-    new = hosts.NewHost(
-        name=name, kind=kind, address=address, port=at, user=user or USERS.get(kind, "root"), pool=pool,
-        fingerprint=shown, secrets=secrets,
-        settings={"virt_type": "kvm", **settings} if kind == "kvm" else settings,
-    )  # fmt: skip
+    new = confirmed(stated, lambda host: _shown(here, host, timeout), yes=yes)
     with here.env.database.transaction() as connection:
         made = hosts.add(connection, here.env.vault, new, actor=here.env.actor)
     try:
@@ -112,16 +77,14 @@ def add(
     show_host(here, name)
 
 
-def _shown(
-    here: Session, pool: str, settings: dict[str, Any], *, kind: str, address: str, port: int, timeout: float
-) -> str | None:
-    """Ask a worker for the key that an address shows; None where none is shown."""
-    if kind not in KEYS or address == "local":
+def _shown(here: Session, host: hosts.NewHost, timeout: float) -> str | None:
+    """Ask a worker for the key that a host shows; None where none is shown."""
+    if host.kind not in KEYS or host.address == "local":
         return None
-    arguments = {"kind": kind, "address": address, "port": port, "settings": settings}
-    with waiting(f"asking {address} for its key"):
-        found = ask_worker(here.env, pool, "host_fingerprint", arguments, timeout=timeout)["fingerprint"]
-    return None if found is None else str(found)
+    arguments = {"kind": host.kind, "address": host.address, "port": host.tcp_port, "settings": host.settings}
+    with waiting(f"asking {host.address} for its key"):
+        found = ask_worker(here.env, host.pool or host.kind, "host_fingerprint", arguments, timeout=timeout)
+    return None if found["fingerprint"] is None else str(found["fingerprint"])
 
 
 @host.command("set")

@@ -10,10 +10,10 @@ from rich.console import Console
 
 from bootpoint_common.config import Config
 from bootpoint_ops import mount as mounts
-from bootpoint_ops.cli.access import secrets_of
 from bootpoint_ops.cli.export import credential_options
 from bootpoint_ops.cli.output import emit, output_option, say, waiting
 from bootpoint_ops.cli.point import point
+from bootpoint_ops.cli.stated import secrets_of
 
 _DIRECTORY = click.Path(exists=True, file_okay=False, resolve_path=True, path_type=Path)
 

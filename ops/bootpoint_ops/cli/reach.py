@@ -2,67 +2,41 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from bootpoint_common.config import Config
 from bootpoint_common.errors import Code, error
 from bootpoint_common.store import host as rows
 from bootpoint_common.store.database import one
-from bootpoint_ops.cli.access import secrets_of, to_look_up
+from bootpoint_ops.cli.access import kind_option, login_options
 from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import output_option, session, waiting
-from bootpoint_ops.host import VIRT_TYPES
+from bootpoint_ops.cli.stated import confirmed, option_of, secrets_of, stated_host
 from bootpoint_ops.question import ask_worker
+from bootpoint_worker.targets import fetch_fingerprint
+from bootpoint_worker.targets.host import HostAccess
 from bootpoint_worker.vm import is_uuid
-
-if TYPE_CHECKING:
-    from bootpoint_ops.direct import Direct
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-_FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
+#: Kind of a host where none is said.
+KIND = "kvm"
 
 
 def reach(command: F) -> F:
     """Add the ways to a host: by name through a worker, or with ``--direct``."""
-    options = [
-        click.option(
-            "--direct", is_flag=True, help="Without database, broker and workers; instead of HOST say --address."
-        ),
-        click.option(
-            "--address", callback=to_look_up, help="With --direct: DNS name or address, 'local' for this machine."
-        ),
-        click.option("--user", default="root", show_default=True, help="With --direct: account."),
-        click.option(
-            "--port", default=22, show_default=True, type=click.IntRange(1, 65535), help="With --direct: SSH port."
-        ),
-        click.option("--ssh-key", type=_FILE, help="File with the private key."),
-        click.option(
-            "--password-file",
-            type=_FILE,
-            help="File with the password; without --direct for a host whose password isn't saved.",
-        ),
-        click.option("--fingerprint", help="With --direct: fingerprint of the key that the host shows."),
-        click.option(
-            "--virt-type",
-            default="kvm",
-            show_default=True,
-            type=click.Choice(VIRT_TYPES),
-            help="With --direct: how VMs run.",
-        ),
-        click.option(
-            "--virtio-win", metavar="PATH", help="With --direct: ISO on the host with drivers for Windows."
-        ),
-        timeout_option,
-        output_option,
-    ]
-    for option in reversed(options):
-        command = option(command)
-    return command
+    direct = click.option(
+        "--direct",
+        is_flag=True,
+        help="Without database, broker and workers: instead of HOST say --address, and what `host add` would be told."
+        " Without --direct, credentials are for a HOST whose own aren't saved.",
+    )
+    login = login_options("'local' is this machine.", required=False)
+    return direct(kind_option(default=KIND)(login(timeout_option(output_option(command)))))
 
 
 def words_of(words: tuple[str, ...], names: tuple[str, ...], *, direct: bool, optional: int = 0) -> list[str | None]:
@@ -76,42 +50,49 @@ def words_of(words: tuple[str, ...], names: tuple[str, ...], *, direct: bool, op
     return [*found, *[None] * (len(names) - len(found))]
 
 
-def direct_of(address: str | None, fingerprint: str | None, **way: Any) -> Direct:
-    """Return how a host is reached without the database; a key that isn't stated is shown, and must be confirmed."""
-    from dataclasses import replace
+def direct_of(*, kind: str | None, address: str | None, **said: Any) -> HostAccess:
+    """Return how a host is reached without the database; a key that isn't stated is shown, and must be confirmed.
 
-    from bootpoint_ops import direct
-
+    Raises:
+        click.UsageError: No address was said, or what belongs to another kind of host.
+        RefusedError: ``host_key_changed``: nobody confirmed the key.
+    """
     if address is None:
         raise click.UsageError("--direct needs --address", click.get_current_context())
-    made = direct.Direct(address=address, fingerprint=fingerprint, **way)
-    if fingerprint is not None or address == "local":
-        return made
-    shown = direct.fingerprint(made)
-    click.echo(f"{address} shows the key {shown}", err=True)
-    if not sys.stdin.isatty() or not click.confirm("Is that its key?", err=True):
-        raise error(
-            Code.HOST_KEY_CHANGED, f"the key of {address} was not confirmed", key="--fingerprint", value=shown,
-            host=address, hint="compare it on the host, then say --fingerprint",
-        )  # fmt: skip
-    return replace(made, fingerprint=shown)
+    stated = stated_host(address, kind or KIND, address=address, **said)
+    host = confirmed(
+        stated, lambda new: fetch_fingerprint(new.kind, new.address, new.tcp_port, new.settings), yes=None
+    )
+    return host.access(Config.from_environment().nbd_tls)
+
+
+def login_of(*, ssh_key: Path | None, password_file: Path | None, ask_password: bool, **said: Any) -> dict[str, str]:
+    """Return the credentials that were said for a host which a worker asks.
+
+    Raises:
+        click.UsageError: More was said, which only ``--direct`` wants.
+    """
+    for name, value in said.items():
+        if value is not None:
+            text = f"{option_of(name)} is for --direct: what workers are to know, `bootpoint host set` says"
+            raise click.UsageError(text, click.get_current_context())
+    return secrets_of(ssh_key, password_file, ask=ask_password)
 
 
 def ask(
-    kind: str, host: str | None, arguments: dict[str, Any], timeout: float, way: dict[str, Any]
+    kind: str, host: str | None, arguments: dict[str, Any], timeout: float, secrets: dict[str, str]
 ) -> dict[str, Any]:
     """Ask a worker about a host; credentials that are not saved go along."""
     here = session()
     with here.env.database.transaction() as connection:
         found = rows.by_name(connection, host or "")
-    secret = secrets_of(way["ssh_key"], way["password_file"])
     with waiting(f"asking {host}"):
         return ask_worker(
-            here.env, found.pool, kind, {"host": found.name, **arguments}, timeout=timeout, secret=secret or None
+            here.env, found.pool, kind, {"host": found.name, **arguments}, timeout=timeout, secret=secrets or None
         )
 
 
-def job_of(host: str | None, name: str | None, timeout: float, way: dict[str, Any]) -> str:
+def job_of(host: str | None, name: str | None, timeout: float, secrets: dict[str, str]) -> str:
     """Return the name of the job that a standby belongs to; the VM by its name, or by the hypervisor's id.
 
     Raises:
@@ -119,7 +100,7 @@ def job_of(host: str | None, name: str | None, timeout: float, way: dict[str, An
     """
     vm = name or ""
     if is_uuid(vm):
-        items = ask("vm_list", host, {}, timeout, way)["items"]
+        items = ask("vm_list", host, {}, timeout, secrets)["items"]
         vm = next((item["name"] for item in items if item["uuid"] == vm.lower()), vm)
     with session().env.database.transaction() as connection:
         found = one(

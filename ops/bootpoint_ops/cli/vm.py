@@ -12,7 +12,8 @@ from bootpoint_common.store.database import one
 from bootpoint_common.units import format_size
 from bootpoint_ops.cli.host import timeout_option
 from bootpoint_ops.cli.output import confirm, emit, output_option, say, session, table
-from bootpoint_ops.cli.reach import ask, direct_of, job_of, reach, words_of
+from bootpoint_ops.cli.reach import ask, direct_of, job_of, login_of, reach, words_of
+from bootpoint_ops.cli.stated import secrets_of
 from bootpoint_worker.vm import GUEST_SECONDS, is_uuid
 
 #: Seconds that stopping or moving a VM may take at least before nobody has answered.
@@ -25,12 +26,6 @@ START_SECONDS, V2V_SECONDS = 180.0, 1500.0
 TELLING_SECONDS = 180.0
 
 _TEST = click.option("--test", "test_id", metavar="ID", help="A test VM beside the standby, by its id.")
-
-_PASSWORD_FILE = click.option(
-    "--password-file",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="File with the host's password, where none is saved.",
-)
 
 _GUEST_TIMEOUT = click.option(
     "--guest-timeout",
@@ -59,7 +54,7 @@ def list_(words: tuple[str, ...], timeout: float, *, direct: bool, **way: Any) -
 
         items = vm_list(direct_of(**way))
     else:
-        items = ask("vm_list", host, {}, timeout, way)["items"]
+        items = ask("vm_list", host, {}, timeout, login_of(**way))["items"]
     lines = [
         (item["name"], item["state"], _what(item), item["job"], item["points"], item["newest"], _stands_on(item))
         for item in items
@@ -88,7 +83,7 @@ def points(words: tuple[str, ...], timeout: float, *, direct: bool, **way: Any) 
 
         found = vm_points(direct_of(**way), str(name))
     else:
-        found = ask("vm_points", host, {"vm": name}, timeout, way)
+        found = ask("vm_points", host, {"vm": name}, timeout, login_of(**way))
     emit(found, lambda out: _show_points(out, found))
 
 
@@ -127,7 +122,7 @@ def revert(words: tuple[str, ...], timeout: float, *, direct: bool, **way: Any) 
         machine = vm_revert(direct_of(**way), str(name), str(point))
     else:
         arguments = {"vm": name, "point": point, "actor": session().env.actor}
-        machine = ask("vm_revert", host, arguments, max(timeout, SLOW), way)
+        machine = ask("vm_revert", host, arguments, max(timeout, SLOW), login_of(**way))
     stays = "stays there" if machine["held"] else "follows the newest point"
     say(f"{machine['name']} stands on {machine['point']}, and {stays}", machine)
 
@@ -171,21 +166,23 @@ def start(
     if direct:
         from bootpoint_ops import direct as hosts
 
-        host_way = direct_of(**way)
+        access = direct_of(**way)
         if not yes:
-            confirm(hosts.job_of(host_way, str(name)), what, yes=yes)
+            confirm(hosts.job_of(access, str(name)), what, yes=yes)
         machine = hosts.vm_start(
-            host_way, str(name), point, test_id=test_id, serial_log=serial_log, conversion=conversion
-        )
+            *(access, str(name), point), test_id=test_id, serial_log=serial_log,
+            conversion=conversion, guest_seconds=guest_seconds,
+        )  # fmt: skip
     else:
+        login = login_of(**way)
         if not (yes and is_uuid(str(name))):  # an id is known to the host only, which the worker asks anyway
-            confirm(job_of(host, name, timeout, way), what, yes=yes)
+            confirm(job_of(host, name, timeout, login), what, yes=yes)
         arguments = {
             "vm": name, "point": point, "test_id": test_id, "serial_log": serial_log,
             "conversion": conversion, "guest_seconds": guest_seconds, "actor": session().env.actor,
         }
         patience = _patience(host, name, conversion) + (0 if test_id else _answering(host, guest_seconds))
-        machine = ask("vm_start", host, arguments, max(timeout, patience), way)
+        machine = ask("vm_start", host, arguments, max(timeout, patience), login)
     said = [f"{machine['name']} is {machine['state']}, from {machine['point']}"]
     problems = (machine.get("profile") or {}).get("problems", ())
     said += [f"{'problem' if each['bootable'] else 'it will not boot'}: {each['text']}" for each in problems]
@@ -193,20 +190,23 @@ def start(
 
 
 @vm.command()
-@click.argument("host")
-@click.argument("name", metavar="VM")
+@click.argument("words", nargs=-1, metavar="HOST VM")
 @_GUEST_TIMEOUT
-@_PASSWORD_FILE
-@timeout_option
-@output_option
-def address(host: str, name: str, timeout: float, *, guest_seconds: float, password_file: Path | None) -> None:
+@reach
+def address(words: tuple[str, ...], timeout: float, *, guest_seconds: float, direct: bool, **way: Any) -> None:
     """Tell the guest of a standby that runs on a Hyper-V host its addresses, as its start does.
 
     It may be done again at any time; the machine goes on.
     """
-    arguments = {"vm": name, "guest_seconds": guest_seconds, "actor": session().env.actor}
-    way = {"ssh_key": None, "password_file": password_file}
-    found = ask("vm_address", host, arguments, max(timeout, SLOW + _answering(host, guest_seconds)), way)
+    host, name = words_of(words, ("HOST", "VM"), direct=direct)
+    if direct:
+        from bootpoint_ops.direct import vm_address
+
+        found = vm_address(direct_of(**way), str(name), guest_seconds)
+    else:
+        arguments = {"vm": name, "guest_seconds": guest_seconds, "actor": session().env.actor}
+        patience = SLOW + _answering(host, guest_seconds)
+        found = ask("vm_address", host, arguments, max(timeout, patience), login_of(**way))
     nothing = f"{name} has nothing to be told: its conversion has written its addresses, or its host tells no guest"
     say("\n".join(_addresses(found)) or nothing, found)
 
@@ -250,15 +250,16 @@ def stop(
     if direct:
         from bootpoint_ops import direct as hosts
 
-        host_way = direct_of(**way)
+        access = direct_of(**way)
         if not yes and not test_id:
-            confirm(hosts.job_of(host_way, str(name)), what, yes=yes)
-        machine = hosts.vm_stop(host_way, str(name), test_id=test_id)
+            confirm(hosts.job_of(access, str(name)), what, yes=yes)
+        machine = hosts.vm_stop(access, str(name), test_id=test_id)
     else:
+        login = login_of(**way)
         if not yes and not test_id:
-            confirm(job_of(host, name, timeout, way), what, yes=yes)
+            confirm(job_of(host, name, timeout, login), what, yes=yes)
         arguments = {"vm": name, "test_id": test_id, "actor": session().env.actor}
-        machine = ask("vm_stop", host, arguments, max(timeout, SLOW), way)
+        machine = ask("vm_stop", host, arguments, max(timeout, SLOW), login)
     say(f"{machine['name']} is {machine['state']}", machine)
 
 
@@ -266,7 +267,11 @@ def stop(
 @click.argument("host")
 @click.argument("name", metavar="VM")
 @click.option("--add/--remove", "add", default=None, help="Give it the role, or take it away.")
-@_PASSWORD_FILE
+@click.option(
+    "--password-file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="File with the host's password, where none is saved.",
+)
 @timeout_option
 @output_option
 def cluster(host: str, name: str, timeout: float, *, add: bool | None, password_file: Path | None) -> None:
@@ -274,7 +279,6 @@ def cluster(host: str, name: str, timeout: float, *, add: bool | None, password_
     if add is None:
         raise click.UsageError("say --add or --remove", click.get_current_context())
     arguments = {"vm": name, "add": add, "actor": session().env.actor}
-    way = {"ssh_key": None, "password_file": password_file}
-    found = ask("vm_cluster", host, arguments, max(timeout, SLOW), way)
+    found = ask("vm_cluster", host, arguments, max(timeout, SLOW), secrets_of(None, password_file))
     stands = f"has the role {found['role']}, on node {found['node']}" if found["role"] else "has no role in the cluster"
     say(f"{found['name']} {stands}", found)

@@ -29,7 +29,8 @@ from bootpoint_ops.demo.made import Made
 from bootpoint_ops.demo.place import DEFAULT_DIRECTORY, VM, Place, claimed, clear
 from bootpoint_ops.demo.report import Report
 from bootpoint_ops.demo.service import daemons
-from bootpoint_ops.direct import Direct
+from bootpoint_ops.host import NewHost
+from bootpoint_worker.targets.journal import of_vm
 from bootpoint_worker.targets.kvm import KvmTarget, connect
 
 #: Names of the agent and the job, and of the host.
@@ -125,7 +126,8 @@ class Demo:
             closed = place.no_kvm if self._options.virt_type == "qemu" else None
             started = stack.enter_context(daemons(place.libvirt_log, closed))
             self._head("libvirt", f"started for the demo: {', '.join(started)}" if started else "runs already")
-            target = connect(Direct(address="local", virt_type=self._options.virt_type).access())
+            settings = {"virt_type": self._options.virt_type}
+            target = connect(NewHost(name=HOST, kind="kvm", address="local", settings=settings).access())
             stack.callback(target.close)
             if clear(place, target):
                 self._note("what an earlier demo left is removed")
@@ -282,7 +284,7 @@ class Demo:
 
 
 def _end_tests(target: KvmTarget, count: int) -> None:
-    found = target.find_by_vm(VM)
+    found = of_vm(target.find_replicas(), VM)
     if found is not None:
         for number in range(1, count + 1):
             target.stop(found.replica, str(number))

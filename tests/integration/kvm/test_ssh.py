@@ -11,8 +11,8 @@ from bootpoint_common.errors import BootpointError, Code, Fenced
 from bootpoint_common.units import GRAIN, MiB
 from bootpoint_worker.reading import read_segments
 from bootpoint_worker.targets.base import StartRequest
-from bootpoint_worker.targets.kvm import fetch_fingerprint
 from bootpoint_worker.targets.kvm import ssh as session_module
+from bootpoint_worker.targets.kvm.fingerprint import fetch_fingerprint
 from tests.integration.kvm.conftest import SIZE, Bench
 from tests.service.process import free_port
 from tests.service.sshd import SshServer

@@ -13,6 +13,7 @@ import pytest
 from bootpoint_common.errors import BootpointError, Code
 from bootpoint_common.units import GRAIN
 from bootpoint_worker.targets.base import StartRequest
+from bootpoint_worker.targets.journal import of_vm
 from tests.integration.kvm.conftest import Bench
 
 
@@ -167,13 +168,13 @@ def test_the_journal_alone_is_enough_to_find_and_start_a_replica(bench: Bench) -
     point = bench.point(target, None, b"0" * GRAIN)
     target.close()
     with closing(bench.connect()) as direct:
-        found = direct.find_by_vm(bench.replica.vm_name)
+        found = of_vm(direct.find_replicas(), bench.replica.vm_name)
         assert found is not None
         assert found.journal.points == (point,)
-        assert direct.find_by_vm(found.journal.vm_uuid or "") == found
+        assert of_vm(direct.find_replicas(), str(found.journal.vm_uuid).upper()) == found
         vm = direct.start(found.replica, StartRequest())
         assert bench.host.virsh("domstate", vm.name).strip() == "running"
-        assert direct.find_by_vm("no-such-vm") is None
+        assert of_vm(direct.find_replicas(), "no-such-vm") is None
 
 
 def test_a_test_vm_is_cut_off_and_the_standby_is_not_started_by_the_host(bench: Bench) -> None:

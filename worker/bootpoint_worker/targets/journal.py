@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
@@ -101,3 +102,8 @@ class FoundReplica:
     directory: str
     replica: Replica
     journal: Journal
+
+
+def of_vm(found: Iterable[FoundReplica], vm: str) -> FoundReplica | None:
+    """Return the replica of a VM, by its name or by the hypervisor's id of it; None when it is none's."""
+    return next((each for each in found if vm == each.journal.vm_name or vm.lower() == each.journal.vm_uuid), None)

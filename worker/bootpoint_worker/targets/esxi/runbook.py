@@ -19,6 +19,10 @@ A revert throws away what the VM wrote since it was started last; make a snapsho
 points themselves stay as they are. Don't remove snapshots that are named below: bootpoint would lose those points.
 Before the source is replicated again, stop the VM: `bootpoint vm stop`, or power it off.
 
+With bootpoint, but without its database and workers, on any machine that reaches this host:
+
+  bootpoint vm start '{vm}' POINT --direct --kind esxi --address HOST --user USER --ask-password
+
 Boot points, newest first:
 {points}
 {machine}"""

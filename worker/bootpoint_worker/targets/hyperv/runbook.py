@@ -19,6 +19,10 @@ kept. The points themselves stay as they are. Don't delete checkpoints that are 
 points. Don't start the VM while its status is "Merging disks": the merge begins anew then.
 Before the source is replicated again, stop the VM: `bootpoint vm stop`, or turn it off.
 
+With bootpoint, but without its database and workers, on any machine that reaches this host:
+
+  bootpoint vm start '{vm}' POINT --direct --kind hyperv --address HOST --user USER --ask-password
+
 Boot points, newest first:
 {points}
 {machine}"""

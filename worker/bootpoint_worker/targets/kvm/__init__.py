@@ -6,8 +6,6 @@ Start reading at `target`; `journal` explains how a replica lies on the host.
 from __future__ import annotations
 
 from bootpoint_worker.targets.host import HostAccess
-from bootpoint_worker.targets.journal import FoundReplica
-from bootpoint_worker.targets.kvm.fingerprint import fetch_fingerprint
 from bootpoint_worker.targets.kvm.target import KvmTarget
 
 
@@ -16,4 +14,4 @@ def connect(access: HostAccess) -> KvmTarget:
     return KvmTarget(access=access)
 
 
-__all__ = ["FoundReplica", "KvmTarget", "connect", "fetch_fingerprint"]
+__all__ = ["KvmTarget", "connect"]

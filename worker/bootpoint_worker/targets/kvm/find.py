@@ -62,14 +62,6 @@ def _journals(host: Host, places: Iterable[str]) -> Iterator[tuple[str, Snapshot
             yield directory, snapshot
 
 
-def find_by_vm(host: Host, name: str) -> FoundReplica | None:
-    """Return the replica of a VM, by its name or by libvirt's id of it; None when bootpoint has none such here."""
-    for found in find_replicas(host):
-        if name in (found.journal.vm_name, found.journal.vm_uuid):
-            return found
-    return None
-
-
 def replica_from_journal(manifest: journal.Manifest, directory: str) -> Replica:
     """Return what names a replica in the verbs, from its journal and from where that lies.
 

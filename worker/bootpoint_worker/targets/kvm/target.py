@@ -236,10 +236,6 @@ class KvmTarget:
         """See `Target.find_replicas`."""
         return find.find_replicas(self.host)
 
-    def find_by_vm(self, name: str) -> FoundReplica | None:
-        """Return the replica of a VM by its name or libvirt's id; None when there is none."""
-        return find.find_by_vm(self.host, name)
-
     def close(self) -> None:
         """See `Target.close`."""
         with contextlib.ExitStack() as stack:
