@@ -109,7 +109,7 @@ def reach_point(
         require_login(on)
     # The installation's key is asked for only where it is needed.
     saved = {} if secrets or on.credentials is None else on.secrets(env.vault)
-    target = connect(access_with(on, secrets or saved))
+    target = connect(access_with(on, secrets or saved, nbd_tls=env.config.nbd_tls))
     try:
         with holding(env.database, point_id, kind, env.actor, job=row.job_name, host=row.host):
             journal = target.inspect(replica)

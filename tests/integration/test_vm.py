@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from threading import Event
 from typing import Any
 
 import pytest
@@ -14,8 +15,12 @@ from click.testing import CliRunner, Result
 
 from bootpoint_common.store import reference
 from bootpoint_common.units import GRAIN, MiB
+from bootpoint_ops import reached
 from bootpoint_ops.cli import main
+from bootpoint_worker.targets import connect
+from bootpoint_worker.targets.base import Target
 from bootpoint_worker.targets.fake_host import FakeHost
+from bootpoint_worker.targets.host import HostAccess
 from tests.service.fleet import Fleet, fleet
 
 SIZE = 8 * MiB
@@ -171,12 +176,20 @@ def test_a_standby_that_powered_itself_off_holds_its_point_until_the_next_commit
 def test_a_point_that_is_being_merged_is_neither_started_nor_reverted_to(site: Site) -> None:
     first = site.run()
     site.run()
+    seen = Event()
+
+    def until_seen(_session: object) -> None:
+        """Keep a worker that comes to the merge by itself from being done with it."""
+        seen.wait(60)
+
+    site.host.act_at("consolidate", "called", until_seen)
     with site.fleet.database.transaction() as connection:
         connection.execute("UPDATE replica SET consolidating = (SELECT id FROM boot_point WHERE name = %s)", (first,))
     for verb in (("start", "--yes"), ("revert",)):
         words = ("vm", verb[0], site.host.name, "erp-standby", first, *verb[1:])
         assert site.refused(*words) == (4, "point_in_use")
     assert (site.listed()["state"], site.listed()["held"]) == ("off", False)
+    seen.set()
 
 
 def test_a_start_that_failed_holds_nothing(site: Site) -> None:
@@ -211,3 +224,21 @@ def test_what_is_not_there_is_named(site: Site) -> None:
         (("stop", "erp-standby", "--test", "t2"), "no_such_vm"),
     ):
         assert site.refused("vm", words[0], site.host.name, *words[1:]) == (3, code), words
+
+
+def test_who_reads_a_point_has_this_machines_certificates_for_nbd(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.run()
+    seen: list[HostAccess] = []
+
+    def connecting(access: HostAccess) -> Target:
+        seen.append(access)
+        return connect(access)
+
+    monkeypatch.setattr(reached, "connect", connecting)
+    monkeypatch.setenv("BOOTPOINT_NBD_TLS", str(tmp_path))
+    # A fake host shares no disk with other programs.
+    words = ("point", "export", "erp", "latest", "--to", str(tmp_path), "--format", "raw")
+    assert site.refused(*words)[1] == "host_unsupported"
+    assert [access.nbd_tls for access in seen] == [tmp_path]

@@ -10,7 +10,7 @@ from uuid import UUID
 from bootpoint_common.store import host as hosts
 from bootpoint_common.store.host import Host
 from bootpoint_common.store.request import Request
-from bootpoint_worker.context import Context, access_of
+from bootpoint_worker.context import Context, access_with
 from bootpoint_worker.preflight import require_login
 from bootpoint_worker.targets import connect
 from bootpoint_worker.targets.base import Target
@@ -33,7 +33,8 @@ def session(context: Context, request: Request, host: Host) -> Iterator[Target]:
             yield target
         return
     fields = json.loads(context.vault.decrypt(secret_purpose(request.id), request.secret))
-    target = connect(access_of(host, context.vault, {name: fields[name] for name in SECRET_FIELDS if fields.get(name)}))
+    secrets = {name: fields[name] for name in SECRET_FIELDS if fields.get(name)}
+    target = connect(access_with(host, secrets, nbd_tls=context.sessions.nbd_tls))
     try:
         yield target
     finally:

@@ -6,7 +6,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 PORTS = {"kvm": 22, "esxi": 443, "hyperv": 5986, "fake": 0}
 
 
-def access_of(host: Host, vault: Vault, secrets: dict[str, str] | None = None) -> HostAccess:
+def access_of(host: Host, vault: Vault, *, nbd_tls: Path | None = None) -> HostAccess:
+    """Return how a host is reached with its saved credentials; see `access_with`."""
+    return access_with(host, host.secrets(vault), nbd_tls=nbd_tls)
+
+
+def access_with(host: Host, secrets: dict[str, str], *, nbd_tls: Path | None = None) -> HostAccess:
     """Return how a host is reached.
 
     Args:
         host: Its row.
-        vault: Decrypts the saved credentials.
-        secrets: ``ssh_key`` and ``password`` to use instead of the saved ones.
+        secrets: ``ssh_key`` or ``password``, or neither.
+        nbd_tls: This process's certificates for NBD; None for none.
     """
-    return access_with(host, host.secrets(vault) if secrets is None else secrets)
-
-
-def access_with(host: Host, secrets: dict[str, str]) -> HostAccess:
-    """Return how a host is reached with ``ssh_key`` or ``password``, or with neither."""
     return HostAccess(
         name=host.name,
         kind=host.kind,
@@ -55,6 +55,7 @@ def access_with(host: Host, secrets: dict[str, str]) -> HostAccess:
         ssh_key=secrets.get("ssh_key"),
         password=secrets.get("password"),
         settings=host.settings,
+        nbd_tls=nbd_tls,
     )
 
 
@@ -65,12 +66,15 @@ class Sessions:
         vault: Decrypts the saved credentials.
         opener: Makes a session; by default the driver of the host's kind.
         nbd_tls: Certificates for NBD; None for none.
+
+    Attributes:
+        nbd_tls: Those certificates.
     """
 
     def __init__(
         self, vault: Vault, *, opener: Callable[[HostAccess], Target] = connect, nbd_tls: Path | None = None
     ) -> None:
-        self._nbd_tls = nbd_tls
+        self.nbd_tls = nbd_tls
         self._vault = vault
         self._opener = opener
         self._lock = threading.Lock()
@@ -79,7 +83,7 @@ class Sessions:
     @contextmanager
     def use(self, host: Host) -> Iterator[Target]:
         """Lend a session; one that raised something other than a named, fatal error is closed, not kept."""
-        access = replace(access_of(host, self._vault), nbd_tls=self._nbd_tls)
+        access = access_of(host, self._vault, nbd_tls=self.nbd_tls)
         key = (host.id, _key(access))
         with self._lock:
             kept = self._idle[key]
