@@ -13,4 +13,4 @@ __all__ = ["ground"]
 
 @pytest.mark.timeout(400)
 def test_every_point_of_a_random_history_equals_its_source(ground: Ground, rng: random.Random) -> None:
-    play_all(ground, 15, rng.getrandbits(32))
+    play_all(ground, 10, rng.getrandbits(32))
