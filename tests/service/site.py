@@ -22,6 +22,7 @@ from bootpoint_worker.context import access_of
 from bootpoint_worker.replica import replica_of
 from bootpoint_worker.targets import connect
 from bootpoint_worker.targets.base import Target
+from bootpoint_worker.targets.journal import JournalDisk
 from bootpoint_worker.targets.replica import Replica
 from tests.service.fleet import Fleet
 
@@ -140,6 +141,20 @@ class Site(ABC):
         """Wait until a run has ended in whatever way; returns it."""
         query = "SELECT * FROM run WHERE uid = %s AND state NOT IN ('waiting', 'running')"
         return self.fleet.wait_until(lambda: self.fleet.row(query, run.uid), PATIENCE)
+
+    def grown(self) -> tuple[JournalDisk, JournalDisk]:
+        """Do a run of the disk with 4 MiB more; returns the disk of the first point and of this one, on the host."""
+        with self.disk.open("ab") as file:
+            file.write(Random("grown").randbytes(4 * MiB))
+        self.protect()
+        assert self.check() == 2
+        with self.session() as (target, replica):
+            journal = target.inspect(replica)
+        assert journal is not None
+        first, second = (point.disks[0] for point in journal.points)
+        assert (first.size_bytes, second.size_bytes) == (SIZE, SIZE + 4 * MiB)
+        assert len(self.fleet.rows("SELECT 1 FROM event WHERE kind = 'disk_grew'")) == 1
+        return first, second
 
     def flatten(self, point: Point, into: Path) -> None:
         """Read a boot point into a sparse raw file, by others' readers where there are some."""
